@@ -1,0 +1,58 @@
+"""Engines: what runs operations against a database. Nothing in here knows a room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..errors import StoreError
+from .fulltext import FullText
+from .operation import Operation, Row
+from .writer import Lane
+
+
+class Engine(Protocol):
+    """The two verbs, and what rooms may know of an engine."""
+
+    name: str
+    """what was opened, without secrets"""
+    not_open: StoreError
+    """the error of whoever does not wait for `open`"""
+    fulltext: FullText
+    readonly: bool
+    on_commit: list[Callable[[], None]]
+    """called on the loop after each batch that this engine committed"""
+
+    async def write(
+        self, op: Callable[..., Operation[Any]], *args: Any, session: str | None = None, size: int = 256,
+        lane: Lane = Lane.FOREGROUND,
+    ) -> Any:  # fmt: skip
+        """Runs `op(*args)` in the next batch; returns its result after COMMIT."""
+        ...
+
+    def submit(
+        self, op: Callable[..., Operation[Any]], *args: Any, session: str | None = None, size: int = 256
+    ) -> asyncio.Future[Any]:
+        """The same, queued before it returns; QueueFull if there is no room."""
+        ...
+
+    async def read(self, op: Callable[..., Operation[Any]], *args: Any, deadline_s: float | None = None) -> Any:
+        """Runs `op(*args)` on a reader, in one snapshot."""
+        ...
+
+    async def query(self, sql: str, params: dict[str, Any], *, deadline_s: float) -> list[Row]:
+        """The rows of somebody's own SELECT; anything else is InvalidQuery."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What the engine knows without asking the database."""
+        ...
+
+    async def open(self) -> None:
+        """Makes the schema or brings it up to date, and gets ready."""
+        ...
+
+    async def aclose(self, timeout_s: float) -> None:
+        """Drains, then closes."""
+        ...

@@ -1,0 +1,1 @@
+"""SQLite through aiosqlite: one connection that writes, a small pool that reads."""

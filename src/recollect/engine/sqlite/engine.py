@@ -1,0 +1,299 @@
+"""The SQLite engine: operations in, through the writer's batches or a reader's hop, results out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...errors import ForkedStore, ReadOnly, StoreClosed, StoreDamaged, StoreError, StoreReplaced, WrongLoop
+from ...options import Durability, Limits, Timeouts
+from ..operation import Operation, Row
+from ..writer import Group, Lane, Writer
+from .connect import MEMORY, Connector, open_reader, open_writer, prepare
+from .faults import is_busy, translate
+from .fulltext import FULLTEXT
+from .lockfile import Claim, LockFile, busy
+from .migrate import check_version, newest
+from .readers import Readers
+from .run import Request, run_batch, run_memory_read, run_query, run_read
+from .thread import ThreadedConnection, connect
+from .identity import Identity
+
+
+class SqliteEngine:
+    """One database file (or one in memory): a writer, its readers, and what guards them."""
+
+    fulltext = FULLTEXT
+
+    def __init__(
+        self, target: str, *, durability: Durability, readonly: bool, limits: Limits, timeouts: Timeouts,
+        connector: Connector | None,
+    ) -> None:  # fmt: skip
+        self.name = target
+        self.not_open = StoreClosed("the store is not open: use `async with store` or `open()`")
+        self.path = target if target == MEMORY else str(Path(target).expanduser().absolute())
+        self.readonly = readonly
+        self._durability = durability
+        self._limits = limits
+        self._timeouts = timeouts
+        self._connector = connector or sqlite3.connect
+        self._closed: StoreError | None = self.not_open
+        self._sticky: StoreError | None = None
+        self._lock: LockFile | None = None
+        self._identity: Identity | None = None
+        self._give_up: Callable[[], None] = _nothing
+        self._connection: ThreadedConnection | None = None
+        self._reads: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
+        self.on_commit: list[Callable[[], None]] = []
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Opens the writer (schema made or brought up to date) and gets the readers ready."""
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        connector = self._open_readonly if self.readonly else self._open_for_writing
+        try:
+            async with asyncio.timeout(self._timeouts.busy_s + 1):
+                self._connection = await connect(connector)
+        except TimeoutError:
+            raise busy(self.path) from None
+        if not self.readonly:
+            self._writer = Writer(
+                self._commit,
+                operations=self._limits.queue_operations,
+                size=self._limits.queue_bytes,
+                batch_operations=self._limits.batch_operations,
+                batch_bytes=self._limits.batch_bytes,
+                committed=self._committed,
+            )
+            self._writer.start()
+        self._readers = Readers(self._connect_reader, self._limits.readers, self._timeouts.reader_wait_s)
+        self._closed = None
+
+    def _open_for_writing(self) -> sqlite3.Connection:
+        options = {
+            "durability": self._durability,
+            "checkpoint_pages": self._limits.wal_checkpoint_pages,
+            "patience_s": self._timeouts.busy_s,
+        }
+        if self.path == MEMORY:
+            return open_writer(self._connector, self.path, **options)
+        prepare(Path(self.path))
+        lock = LockFile(self.path + ".lock")
+        try:
+            with lock.held():
+                connection = open_writer(self._connector, self.path, **options)
+        except BaseException:
+            lock.close()
+            raise
+        self._lock = lock
+        self._identity = Identity(self.path)
+        return connection
+
+    def _open_readonly(self) -> sqlite3.Connection:
+        if not os.path.exists(self.path):
+            raise ReadOnly(f"{self.path} does not exist, and readonly=True creates nothing")
+        connection = open_reader(self._connector, self.path)
+        check_version(connection)
+        return connection
+
+    async def _connect_reader(self) -> ThreadedConnection:
+        return await connect(lambda: open_reader(self._connector, self.path))
+
+    async def aclose(self, timeout_s: float) -> None:
+        """Drains the queue, then closes: readers first, for the writer's close checkpoints."""
+        if self._closed:
+            return
+        self._closed = StoreClosed("the store is closed")
+        if not self.readonly:
+            await self._writer.stop(timeout_s, lambda: self._give_up())
+        if self._reads:
+            await asyncio.wait(list(self._reads), timeout=timeout_s)
+        await self._readers.aclose()
+        await self._close_writer()
+
+    async def _close_writer(self) -> None:
+        connection, lock = self._connection, self._lock
+        assert connection is not None
+        closing = connection.submit(_close, lock)
+        _, late = await asyncio.wait([closing], timeout=self._timeouts.busy_s)
+        connection.abandon()
+        self._connection = None
+        if late:
+            raise busy(self.path)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise self._closed
+        if os.getpid() != self._pid:
+            raise ForkedStore("the process was forked while this store was open: open a new one in the child")
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoop("this store was opened on another event loop: open one per loop")
+
+    # -- writing -------------------------------------------------------------------------------
+
+    async def write(
+        self, op: Callable[..., Operation[Any]], *args: Any, session: str | None = None, size: int = 256,
+        lane: Lane = Lane.FOREGROUND,
+    ) -> Any:  # fmt: skip
+        """Runs `op(*args)` in the next batch; returns its result after COMMIT.
+
+        `session` names the one session it touches (None: any, so that nothing passes it), `size` is
+        what it holds in the queue, in bytes.
+        """
+        self._check_writing()
+        return await self._writer.write(op, args, session, size, lane)
+
+    def submit(
+        self, op: Callable[..., Operation[Any]], *args: Any, session: str | None = None, size: int = 256
+    ) -> asyncio.Future[Any]:
+        """The same, queued before it returns, or QueueFull."""
+        self._check_writing()
+        return self._writer.submit(op, args, session, size)
+
+    def _check_writing(self) -> None:
+        self._check()
+        if self.readonly:
+            raise ReadOnly("the store was opened with readonly=True; not stored")
+        if self._sticky:
+            raise self._sticky
+
+    async def _commit(self, groups: list[Group]) -> list[list[Any]]:
+        """One batch, one hop. At the deadline a batch that has not begun is taken back."""
+        connection = self._connection
+        assert connection is not None
+        if self._sticky:
+            raise self._sticky
+        claim = Claim(self._timeouts.busy_s)
+        jobs = [(group.op, [write.args for write in group.writes]) for group in groups]
+        hop = connection.submit(self._batch, claim, jobs)
+
+        def give_up() -> None:
+            if claim.settle() and not hop.done():
+                hop.set_exception(busy(self.path))
+
+        self._give_up = give_up
+        timer = self._loop.call_later(self._timeouts.busy_s, give_up)
+        try:
+            return await hop
+        except (StoreDamaged, StoreReplaced) as error:
+            self._sticky = error
+            raise
+        finally:
+            timer.cancel()
+            self._give_up = _nothing
+
+    def _batch(self, connection: sqlite3.Connection, claim: Claim, jobs: list[Any]) -> list[list[Any]]:
+        if self._lock is None:
+            _begin(connection, claim, self.path)
+            return run_batch(connection, jobs)
+        with self._lock.held():
+            assert self._identity is not None
+            self._identity.check()
+            _begin(connection, claim, self.path)
+            outcomes = run_batch(connection, jobs)
+            self._identity.learn_wal()
+            return outcomes
+
+    def _committed(self) -> None:
+        for notice in self.on_commit:
+            notice()
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def read(self, op: Callable[..., Operation[Any]], *args: Any, deadline_s: float | None = None) -> Any:
+        """Runs `op(*args)` on a reader, in one hop and one snapshot. A cancelled caller is let go at
+        once; its query stops within a few thousand of SQLite's steps."""
+        run = run_memory_read if self.path == MEMORY else run_read
+        return await self._hop(run, Request(deadline_s), op, *args)
+
+    async def query(self, sql: str, params: dict[str, Any], *, deadline_s: float) -> list[Row]:
+        """The rows of somebody's own SELECT."""
+        return await self._hop(run_query, Request(deadline_s), sql, params)
+
+    async def _hop(self, run: Callable[..., Any], request: Request, *args: Any) -> Any:
+        self._check()
+        if self.path == MEMORY:
+            connection = self._connection
+            assert connection is not None
+            hop = connection.submit(run, request, *args)
+        else:
+            hop = await self._readers.run(run, request, *args)
+        self._reads.add(hop)
+        try:
+            return await asyncio.shield(hop)
+        except asyncio.CancelledError:
+            request.cancelled = True
+            hop.add_done_callback(_retrieve)
+            raise
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        """What the engine knows without asking the database."""
+        writer = None if self.readonly else self._writer
+        return {
+            "writes": writer.writes if writer else 0,
+            "batches": writer.batches if writer else 0,
+            "largest_batch": writer.largest_batch if writer else 0,
+            "queue_depth": writer.depth if writer else 0,
+            "queue_high_water": writer.high_water if writer else 0,
+            "retries": writer.busy if writer else 0,
+            "commit_ms": writer.commit_ms / writer.batches if writer and writer.batches else 0.0,
+            "readers": self._readers.opened,
+            "readers_busy": self._readers.busy,
+            "wal_bytes": _size(self.path + "-wal"),
+            "database_bytes": _size(self.path),
+            "schema_version": newest(),
+            "sqlite_version": sqlite3.sqlite_version,
+            "durability": self._durability.value,
+        }
+
+
+def _begin(connection: sqlite3.Connection, claim: Claim, path: str) -> None:
+    """BEGIN IMMEDIATE, with patience: SQLite waits in short steps, between which the claim is seen."""
+    while claim.is_open:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise translate(error) from error
+            continue
+        if claim.settle():
+            return
+        connection.execute("ROLLBACK")
+        break
+    raise busy(path)
+
+
+def _close(connection: sqlite3.Connection, lock: LockFile | None) -> None:
+    if lock is None:
+        connection.close()
+        return
+    with lock.held():  # the last connection checkpoints when it closes
+        connection.close()
+    lock.close()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _retrieve(hop: asyncio.Future[Any]) -> None:
+    if not hop.cancelled():
+        hop.exception()
+
+
+def _nothing() -> None:
+    """Nothing to give up."""
+
+

@@ -1,0 +1,73 @@
+"""`<database>.lock`: one process at a time between BEGIN and the checkpoint after COMMIT.
+
+SQLite up to 3.51.2 can lose committed pages when one connection checkpoints while another commits
+(sqlite.org/wal.html, "the WAL-reset bug"). Inside one process a single connection does both; between
+processes this lock keeps them apart. Waiting is done by the kernel, on the writer's thread: polling
+starves. The file is never the database: closing that would drop SQLite's own locks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ...errors import StoreBusy
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: SQLite's own locks are all there is
+    fcntl = None
+
+
+class Claim:
+    """A batch's right to begin, up to a deadline. The loop may revoke it, the thread may use it:
+    whoever comes first wins, so "not stored" is never said of a batch that began."""
+
+    __slots__ = ("_token", "deadline")
+
+    def __init__(self, patience_s: float) -> None:
+        self.deadline = time.monotonic() + patience_s
+        self._token = [None]
+
+    def settle(self) -> bool:
+        """True for the first who asks, False for everybody after. list.pop is atomic."""
+        try:
+            self._token.pop()
+        except IndexError:
+            return False
+        return True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the batch may still begin."""
+        return bool(self._token) and time.monotonic() < self.deadline
+
+
+class LockFile:
+    """The lock of one database, held by one descriptor of ours; used on the writer's thread only."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the lock; waits in the kernel while another has it."""
+        if fcntl is None:
+            yield
+            return
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        os.close(self._fd)
+
+
+def busy(path: str) -> StoreBusy:
+    """The error of a batch that never got to begin."""
+    return StoreBusy(f"another process held {path} past the deadline; not stored")

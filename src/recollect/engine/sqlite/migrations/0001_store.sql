@@ -1,0 +1,182 @@
+-- Times are milliseconds UTC, costs millionths of a dollar, flags and states whole numbers.
+-- `session` is the inside number of a session and the distribution column of every table.
+
+-- one sequence numbers sessions, messages, ledger rows and events
+CREATE TABLE sequence (only INTEGER PRIMARY KEY CHECK (only = 1), last INTEGER NOT NULL);
+INSERT INTO sequence VALUES (1, 0);
+
+CREATE TABLE sessions (
+  session INTEGER PRIMARY KEY,
+  id TEXT UNIQUE,                       -- NULL: deleted, its rows are waiting to be erased
+  kind TEXT NOT NULL,
+  source TEXT NOT NULL,
+  user_id TEXT,
+  user_late INTEGER NOT NULL DEFAULT 0, -- user_id was filled after messages had been indexed
+  key TEXT,
+  model TEXT,
+  title TEXT,
+  status TEXT NOT NULL DEFAULT 'active',
+  end_reason TEXT,
+  parent INTEGER REFERENCES sessions (session),
+  relation TEXT,
+  lifecycle TEXT NOT NULL,
+  spawn_depth INTEGER NOT NULL DEFAULT 0,
+  spawn_tool_call_id TEXT,
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
+  last_active_at INTEGER NOT NULL,
+  ended_at INTEGER,
+  preview TEXT,
+  message_count INTEGER NOT NULL DEFAULT 0,
+  tool_call_count INTEGER NOT NULL DEFAULT 0,
+  input_tokens INTEGER NOT NULL DEFAULT 0,
+  output_tokens INTEGER NOT NULL DEFAULT 0,
+  cache_read_tokens INTEGER NOT NULL DEFAULT 0,
+  cache_write_tokens INTEGER NOT NULL DEFAULT 0,
+  reasoning_tokens INTEGER NOT NULL DEFAULT 0,
+  estimated_cost INTEGER,
+  actual_cost INTEGER,
+  cost_status TEXT,
+  cost_source TEXT,
+  pricing_version TEXT,
+  billing_provider TEXT,
+  billing_base_url TEXT,
+  billing_mode TEXT,
+  next_seq INTEGER NOT NULL DEFAULT 1,
+  round_index INTEGER NOT NULL DEFAULT 0,
+  send_index INTEGER NOT NULL DEFAULT 0,
+  last_compaction_seq INTEGER NOT NULL DEFAULT 0,
+  revision INTEGER NOT NULL DEFAULT 0,
+  pending TEXT
+);
+CREATE UNIQUE INDEX sessions_title ON sessions (title) WHERE title IS NOT NULL;
+CREATE INDEX sessions_key ON sessions (key, session) WHERE key IS NOT NULL;
+CREATE INDEX sessions_parent ON sessions (parent, created_at) WHERE parent IS NOT NULL;
+CREATE INDEX sessions_activity ON sessions (last_active_at, session);
+CREATE INDEX sessions_created ON sessions (created_at, session);
+CREATE INDEX sessions_deleted ON sessions (session) WHERE id IS NULL;
+CREATE INDEX sessions_late ON sessions (user_id, session) WHERE user_late = 1;
+
+-- long texts stand apart: in the counters' row they would be rewritten with every append
+CREATE TABLE session_texts (
+  session INTEGER PRIMARY KEY REFERENCES sessions (session),
+  system_prompt TEXT,
+  config TEXT,
+  metadata TEXT
+);
+
+CREATE TABLE messages (
+  id INTEGER PRIMARY KEY,
+  session INTEGER NOT NULL REFERENCES sessions (session),
+  state INTEGER NOT NULL DEFAULT 0,     -- 0 active, 1 compacted, 2 rewound
+  seq INTEGER NOT NULL,                 -- 1, 2, 3… per session, never reused
+  position INTEGER NOT NULL,            -- order in the transcript; = seq but for compaction notes
+  role TEXT NOT NULL,
+  content TEXT,                         -- the words, searchable
+  parts TEXT,                           -- JSON, if the content was not a plain string
+  name TEXT,
+  tool_calls TEXT,
+  tool_call_id TEXT,
+  round_index INTEGER,
+  send_index INTEGER NOT NULL,
+  compacted_by INTEGER,
+  reasoning TEXT,
+  reasoning_details TEXT,
+  provider_items TEXT,
+  token_count INTEGER,
+  finish_reason TEXT,
+  external_id TEXT,
+  metadata TEXT,
+  created_at INTEGER NOT NULL
+);
+-- serves both orders: seq differs from position in notes only, which have an index of their own
+CREATE UNIQUE INDEX messages_position ON messages (session, state, position, seq);
+CREATE UNIQUE INDEX messages_moved ON messages (session, seq) WHERE seq <> position;
+CREATE UNIQUE INDEX messages_external ON messages (session, external_id) WHERE external_id IS NOT NULL;
+
+CREATE TABLE compactions (
+  session INTEGER NOT NULL REFERENCES sessions (session),
+  seq INTEGER NOT NULL,
+  note_seq INTEGER NOT NULL,
+  from_seq INTEGER NOT NULL,
+  to_seq INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  before_tokens INTEGER,
+  after_tokens INTEGER,
+  round_index INTEGER,
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (session, seq)
+);
+
+-- a ledger: the token counters and costs of a session are its sums
+CREATE TABLE usage_rounds (
+  id INTEGER PRIMARY KEY,
+  session INTEGER NOT NULL REFERENCES sessions (session),
+  send_index INTEGER,
+  round_index INTEGER,                  -- NULL: a correction
+  model TEXT,
+  source TEXT,
+  prompt_tokens INTEGER NOT NULL,
+  completion_tokens INTEGER NOT NULL,
+  total_tokens INTEGER NOT NULL,
+  cache_read_tokens INTEGER NOT NULL,
+  cache_write_tokens INTEGER NOT NULL,
+  reasoning_tokens INTEGER NOT NULL,
+  estimated_cost INTEGER,
+  actual_cost INTEGER,
+  created_at INTEGER NOT NULL
+);
+CREATE INDEX usage_rounds_session ON usage_rounds (session, id);
+CREATE UNIQUE INDEX usage_rounds_round ON usage_rounds (session, send_index, round_index)
+  WHERE round_index IS NOT NULL;
+
+CREATE TABLE events (
+  id INTEGER PRIMARY KEY,
+  at INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  session_id TEXT,                      -- free text: events may know sessions the store does not
+  run_id TEXT,
+  name TEXT,
+  action TEXT,
+  issue_id TEXT,
+  path TEXT,
+  anchor TEXT,
+  text TEXT,                            -- searchable
+  payload TEXT,
+  dedupe_key TEXT
+);
+CREATE INDEX events_kind ON events (kind, id);
+CREATE INDEX events_session ON events (session_id, id) WHERE session_id IS NOT NULL;
+CREATE UNIQUE INDEX events_dedupe ON events (dedupe_key) WHERE dedupe_key IS NOT NULL;
+
+CREATE TABLE leases (
+  session INTEGER PRIMARY KEY REFERENCES sessions (session),
+  holder TEXT NOT NULL,
+  acquired_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL,
+  fence INTEGER NOT NULL
+);
+
+-- where an importer stands in a source; committed with the rows it brought
+CREATE TABLE import_cursors (
+  importer TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  source TEXT NOT NULL,
+  device INTEGER NOT NULL,
+  inode INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  size INTEGER NOT NULL,
+  tail_hash TEXT NOT NULL,
+  state TEXT,                           -- JSON: what the importer must know to go on
+  PRIMARY KEY (importer, version, source)
+);
+
+-- how far the search index has read; the index itself is made and remade by the keeper
+CREATE TABLE index_state (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  watermark INTEGER NOT NULL,           -- every row up to this id is indexed
+  version INTEGER NOT NULL,             -- of the segmenter it was built by; 0 = to be made anew
+  row_bytes INTEGER NOT NULL,           -- of a row's text so much was indexed
+  unindexed_bytes INTEGER NOT NULL      -- and so much was not, in all
+);
+INSERT INTO index_state VALUES (1, 0, 0, 0, 0);

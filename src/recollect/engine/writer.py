@@ -1,0 +1,356 @@
+"""The single writer: a queue of writes in, batches out to the engine, results back after COMMIT.
+
+Knows no SQL and no engine. Rooms put writes in (`write` waits for room, `submit` does not); one
+task drains the queue, without a linger timer: a batch is whatever queued up while the previous one
+was committing. A result reaches its caller only when the batch it was in is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from enum import IntEnum
+from typing import Any
+
+from ..errors import QueueFull, StoreBusy, StoreClosed, StoreError, WriteUnknown
+from .operation import Failed, coalesces
+
+log = logging.getLogger("recollect")
+
+TURN_S = 0.05
+"""A background write that waited this long gets its turn also while the foreground is busy."""
+
+
+class Lane(IntEnum):
+    """Who is served first."""
+
+    FOREGROUND = 0
+    BACKGROUND = 1
+    """runs when the foreground is empty, or has waited TURN_S"""
+    ALTERNATE = 2
+    """background work that is too far behind: every other turn is its"""
+
+
+class Write:
+    """One operation on its way to a commit."""
+
+    __slots__ = ("args", "future", "op", "queued", "session", "size")
+
+    def __init__(
+        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int,
+        future: asyncio.Future[Any],
+    ) -> None:  # fmt: skip
+        self.op = op
+        self.args = args
+        self.session = session
+        self.size = size
+        self.future = future
+        self.queued = 0.0
+
+
+class Group:
+    """Writes of one batch that are done by one operation: a single one, or one kind coalesced."""
+
+    __slots__ = ("op", "writes")
+
+    def __init__(self, op: Callable[..., Any], write: Write) -> None:
+        self.op = op
+        self.writes = [write]
+
+
+Commit = Callable[[list[Group]], Awaitable[list[list[Any]]]]
+
+
+def grouped(writes: Sequence[Write]) -> list[Group]:
+    """Gathers writes of one kind, adjacent or not, as long as no two of a session change places.
+
+    A write without a session may touch any: nothing moves across it.
+    """
+    groups: list[Group] = []
+    open_group: dict[Any, int] = {}
+    last_of: dict[str, int] = {}
+    barrier = -1
+    for write in writes:
+        gathers = coalesces(write.op)
+        at = open_group.get(write.op, -1) if gathers else -1
+        if at <= barrier or (write.session is not None and at < last_of.get(write.session, -1)):
+            at = len(groups)
+            groups.append(Group(write.op, write))
+            if gathers:
+                open_group[write.op] = at
+        else:
+            groups[at].writes.append(write)
+        if write.session is None:
+            barrier = at
+        else:
+            last_of[write.session] = at
+    return groups
+
+
+class Writer:
+    """Owns the queue and the task that drains it."""
+
+    def __init__(
+        self, commit: Commit, *, operations: int, size: int, batch_operations: int, batch_bytes: int,
+        committed: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._commit = commit
+        self._committed = committed
+        self._most_operations = operations
+        self._most_bytes = size
+        self._batch_operations = batch_operations
+        self._batch_bytes = batch_bytes
+        self._queue: asyncio.Queue[Write | None] = asyncio.Queue()
+        self._background: deque[Write] = deque()
+        self._alternate: deque[Write] = deque()
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._in_line = 0  # who waits for room, or was given it and has not run since: nobody overtakes
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._closed: StoreError | None = None
+        self._current: list[Write] = []
+        self._background_last = False
+        self._stopping = False
+        self.operations = 0
+        self.bytes = 0
+        self.writes = 0
+        self.batches = 0
+        self.largest_batch = 0
+        self.high_water = 0
+        self.busy = 0
+        self.commit_ms = 0.0
+
+    def start(self) -> None:
+        """Begins to drain the queue."""
+        self._task = asyncio.create_task(self._run(), name="recollect-writer")
+
+    # -- in ------------------------------------------------------------------------------------
+
+    async def write(
+        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int, lane: Lane
+    ) -> Any:
+        """Queues a write, waiting in order for room, and returns its result once committed."""
+        if lane is Lane.FOREGROUND and (self._in_line or not self._has_room(size)):
+            await self._admission(size)
+        return await self._put(op, args, session, size, lane)
+
+    def submit(self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int) -> asyncio.Future[Any]:
+        """Queues a write now or raises QueueFull; the future has the result once committed."""
+        if self._in_line or not self._has_room(size):
+            raise QueueFull(
+                f"{self.operations} writes ({self.bytes} bytes) are waiting, others for room; not stored"
+            )
+        return self._put(op, args, session, size, Lane.FOREGROUND)
+
+    def _put(
+        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int, lane: Lane
+    ) -> asyncio.Future[Any]:
+        if self._closed:
+            raise self._closed
+        future: asyncio.Future[Any] = self._loop.create_future()
+        write = Write(op, args, session, size, future)
+        if lane is not Lane.FOREGROUND:
+            self._put_background(write, lane)
+            return future
+        self.operations += 1
+        self.bytes += size
+        if self.operations > self.high_water:
+            self.high_water = self.operations
+        self._queue.put_nowait(write)
+        return future
+
+    def _put_background(self, write: Write, lane: Lane) -> None:
+        write.queued = time.monotonic()
+        (self._alternate if lane is Lane.ALTERNATE else self._background).append(write)
+        self._queue.put_nowait(None)  # wakes the task; carries nothing
+
+    def _has_room(self, size: int) -> bool:
+        if self.operations == 0:
+            return True
+        return self.operations < self._most_operations and self.bytes + size <= self._most_bytes
+
+    async def _admission(self, size: int) -> None:
+        """Waits in line for room for one write of `size` bytes. It was set aside by `_admit`, and is
+        given back here, for `_put` takes it without a pause."""
+        if self._closed:
+            raise self._closed
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append((size, waiter))
+        self._in_line += 1
+        try:
+            await waiter
+            self._release(size)
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._release(size)  # the room came with the cancellation: pass it on
+            self._admit()
+            raise
+        finally:
+            self._in_line -= 1
+
+    def _release(self, size: int) -> None:
+        self.operations -= 1
+        self.bytes -= size
+
+    def _admit(self) -> None:
+        """Sets room aside for those who wait, first come first served."""
+        while self._waiters:
+            size, waiter = self._waiters[0]
+            if not waiter.done():
+                if not self._has_room(size):
+                    return
+                self.operations += 1
+                self.bytes += size
+                waiter.set_result(None)
+            self._waiters.popleft()
+
+    # -- out -----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            while not (self._stopping and self._is_empty()):
+                batch = await self._next()
+                if batch:
+                    await self._turn(batch)
+        except asyncio.CancelledError:
+            self._answer_all(self._current, WriteUnknown("the event loop ended during the commit"))
+            self._fail_all(StoreClosed("the event loop ended before this was stored"))
+            raise
+        except BaseException as error:
+            log.exception("the writer died; the store takes no more writes")
+            died = StoreClosed(f"the writer died ({type(error).__name__}); not stored")
+            died.__cause__ = error
+            self._fail_all(died)
+            raise
+
+    async def _next(self) -> list[Write]:
+        """The writes of the next turn; a background write goes alone."""
+        background = self._due()
+        if background is None and self._queue.empty() and self._background:
+            background = self._background.popleft()
+        if background is not None:
+            self._background_last = True
+            return [] if background.future.done() else [background]
+        self._background_last = False
+        batch = self._take(await self._queue.get())
+        self._admit()
+        return batch
+
+    def _due(self) -> Write | None:
+        if self._alternate and (self._queue.empty() or not self._background_last):
+            return self._alternate.popleft()
+        if self._background and time.monotonic() - self._background[0].queued >= TURN_S:
+            return self._background.popleft()
+        return None
+
+    def _take(self, write: Write | None) -> list[Write]:
+        """What is queued, up to the bounds of a batch; a caller cancelled by now is left out."""
+        batch: list[Write] = []
+        size = 0
+        while True:
+            if write is not None:
+                self._release(write.size)
+                if not write.future.done():
+                    batch.append(write)
+                    size += write.size
+            if self._queue.empty() or len(batch) >= self._batch_operations or size >= self._batch_bytes:
+                return batch
+            write = self._queue.get_nowait()
+
+    async def _turn(self, batch: list[Write]) -> None:
+        self._current = batch
+        groups = grouped(batch)
+        began = time.perf_counter()
+        try:
+            outcomes = await self._commit(groups)
+        except StoreError as error:
+            self.busy += isinstance(error, StoreBusy)
+            self._answer_all(batch, error)
+        else:
+            self.commit_ms += (time.perf_counter() - began) * 1000
+            self._count(batch)
+            for group, results in zip(groups, outcomes, strict=True):
+                _answer(group.writes, results)
+            self._committed()
+        self._current = []
+
+    def _count(self, batch: list[Write]) -> None:
+        self.batches += 1
+        self.writes += len(batch)
+        self.largest_batch = max(self.largest_batch, len(batch))
+
+    def _answer_all(self, writes: Sequence[Write], error: StoreError) -> None:
+        for write in writes:
+            if not write.future.done():
+                write.future.set_exception(_again(error))
+
+    def _fail_all(self, error: StoreError) -> None:
+        """Fails the batch at hand and everything that waits, and all later calls."""
+        self.refuse(error)
+        self._answer_all(self._current, error)
+        self._fail_queued(error)
+
+    def _fail_queued(self, error: StoreError) -> None:
+        queued = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        self._answer_all([*self._background, *self._alternate, *filter(None, queued)], error)
+        self._background.clear()
+        self._alternate.clear()
+        self.operations = self.bytes = 0
+        self._queue.put_nowait(None)  # the task may be waiting for one
+
+    # -- end -----------------------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """Writes waiting, those that wait for room included."""
+        return self.operations + len(self._waiters)
+
+    def refuse(self, error: StoreError) -> None:
+        """Takes nothing more: later calls raise `error`. What is queued is still written."""
+        self._closed = self._closed or error
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(_again(error))
+
+    async def stop(self, timeout_s: float, give_up: Callable[[], None]) -> None:
+        """Writes what is queued, for at most `timeout_s`; what is left then fails as not stored.
+
+        `give_up` tells the engine that a commit that still waits for the database is not worth it;
+        one that has begun is waited for, so that nobody is told "not stored" of something stored.
+        """
+        self.refuse(StoreClosed("the store is closed; not stored"))
+        self._stopping = True
+        self._queue.put_nowait(None)
+        if self._task is None:
+            return
+        _, late = await asyncio.wait([self._task], timeout=timeout_s)
+        if late:
+            give_up()
+            self._fail_queued(StoreClosed("the store was closed before this was stored"))
+            await asyncio.wait([self._task])
+
+    def _is_empty(self) -> bool:
+        return self._queue.empty() and not self._background and not self._alternate
+
+
+def _answer(writes: Sequence[Write], results: Sequence[Any]) -> None:
+    for write, result in zip(writes, results, strict=True):
+        future = write.future
+        if future.done():
+            continue  # the caller was cancelled meanwhile: it is stored, nobody asks
+        if type(result) is Failed:
+            future.set_exception(result.error)
+        else:
+            future.set_result(result)
+
+
+def _again(error: StoreError) -> StoreError:
+    """The same error for another caller: a shared one would gather everybody's traceback."""
+    twin = error.__class__.__new__(error.__class__, *error.args)
+    twin.args = error.args
+    twin.__dict__.update(error.__dict__)
+    twin.__cause__ = error.__cause__ or error
+    return twin

@@ -1,0 +1,71 @@
+"""Filters of listings and searches → conditions composed into SQL, one fragment per filter given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from .encoding import instant
+from .errors import InvalidRecord
+
+
+class Filter:
+    """Conditions, each beginning with AND, and their parameters. An empty list of values to include
+    matches nothing, an empty list to exclude excludes nothing."""
+
+    def __init__(self) -> None:
+        self.sql = ""
+        self.params: dict[str, Any] = {}
+
+    def add(self, condition: str, **params: Any) -> None:
+        """One more condition."""
+        self.sql += f" AND {condition}"
+        self.params.update(params)
+
+    def among(self, column: str, values: Any) -> None:
+        """The column is one of the values; None: no condition."""
+        if values is not None:
+            name = self._name()
+            self.add(f"{column} IN :{name}", **{name: as_list(values)})
+
+    def excluding(self, column: str, values: Any) -> None:
+        """The column is none of the values."""
+        listed = [] if values is None else as_list(values)
+        if listed:
+            name = self._name()
+            self.add(f"({column} IS NULL OR NOT {column} IN :{name})", **{name: listed})
+
+    def between(self, column: str, since: datetime | None, until: datetime | None) -> None:
+        """`since` ≤ column < `until`, in milliseconds."""
+        if since is not None:
+            name = self._name()
+            self.add(f"{column} >= :{name}", **{name: instant(since, "since")})
+        if until is not None:
+            name = self._name()
+            self.add(f"{column} < :{name}", **{name: instant(until, "until")})
+
+    def contains(self, column: str, text: str) -> None:
+        """The column contains the text, `%` and `_` being themselves; ASCII letters in any case."""
+        name = self._name()
+        pattern = "".join(f"!{c}" if c in "!%_" else c for c in text.lower())
+        self.add(f"LOWER({column}) LIKE :{name} ESCAPE '!'", **{name: f"%{pattern}%"})
+
+    def _name(self) -> str:
+        return f"f{len(self.params)}"
+
+
+def as_list(values: Any) -> list[Any]:
+    """One value or several, as a list."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return [values]
+    return list(values)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def page_size(limit: int | None, name: str = "limit") -> int | None:
+    """A limit as given: None is no limit, a negative one is InvalidRecord."""
+    if limit is None:
+        return None
+    if type(limit) is not int or limit < 0:
+        raise InvalidRecord(f"{name} must be a whole number of at least 0, or None, not {limit!r}")
+    return limit

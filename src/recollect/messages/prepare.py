@@ -1,0 +1,192 @@
+"""NewMessage → the row to insert, in the caller's task: checked, encoded, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from ..encoding import Encoder, bounded, count, instant, now, texts
+from ..errors import InvalidRecord
+from ..models import NewMessage, NewUsage
+from ..usage import Round, prepare_round
+
+_OVERHEAD = 200
+"""bytes of a row beside its texts, for the bounds of the queue"""
+
+
+class NewRow(NamedTuple):
+    """A message ready for its transaction, which adds id, session, seq, position and send_index."""
+
+    role: str
+    content: str | None
+    created_at: int
+    send_index: int | None
+    external_id: str | None
+    optional: dict[str, Any]
+    """the other columns that are set"""
+    calls: int
+    """tool calls asked for"""
+    size: int
+
+
+class Append(NamedTuple):
+    """What one call appends to one session: all of it or nothing."""
+
+    session_id: str
+    rows: tuple[NewRow, ...]
+    at: int
+    expected_seq: int | None = None
+    fence: int | None = None
+    pending: str | None | UnsetType = UNSET
+    usage: tuple[Round, ...] = ()
+
+
+def as_new_message(message: NewMessage | Mapping[str, Any]) -> NewMessage:
+    """A mapping's fields by name; an unknown one is InvalidRecord."""
+    if isinstance(message, NewMessage):
+        return message
+    if not isinstance(message, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRecord(f"a message must be a mapping or NewMessage, not {type(message).__name__}")
+    try:
+        return NewMessage(**message)
+    except TypeError as error:
+        raise InvalidRecord(f"not the fields of a message: {error}; not stored") from None
+
+
+def prepare(encoder: Encoder, message: NewMessage) -> NewRow:
+    """Checks and encodes one message."""
+    optional: dict[str, Any] = {}
+    content = message.content
+    if content is not None and not isinstance(content, str):
+        content, optional["parts"] = _structured(encoder, content)
+    else:
+        content = encoder.text(content, "content")
+    if not isinstance(message.role, str) or not message.role:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRecord(f"role must be a text that is not empty, not {message.role!r}")
+    for name, encode in _OPTIONAL.items():
+        value = getattr(message, name)
+        if value is not None:
+            optional[name] = encode(encoder, value, name)
+    calls = _calls(message.tool_calls)
+    if not calls:
+        optional.pop("tool_calls", None)
+    created = instant(message.created_at, "created_at")
+    return NewRow(
+        encoder.text(message.role, "role") or "",
+        content,
+        now() if created is None else created,
+        count(message.send_index, "send_index"),
+        _external(encoder, message.external_id),
+        optional,
+        calls,
+        encoder.within(_size(content, optional), "the message"),
+    )
+
+
+def _structured(encoder: Encoder, content: Any) -> tuple[str | None, str]:
+    if not isinstance(content, list | dict):
+        raise InvalidRecord(f"content must be text, a list, a dict or None, not {type(content).__name__}; not stored")
+    encoded = encoder.json(content, "content")
+    words = "\n".join(texts(msgspec.json.decode(encoded)))
+    return words or None, encoded
+
+
+def _external(encoder: Encoder, external_id: str | None) -> str | None:
+    return None if external_id is None else encoder.identifier(external_id, "external_id")
+
+
+def _calls(tool_calls: Any) -> int:
+    """How many calls an assistant row asks for: parallel ones count one each."""
+    if not tool_calls:
+        return 0
+    return len(tool_calls) if isinstance(tool_calls, list) else 1  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _size(content: str | None, optional: Mapping[str, Any]) -> int:
+    size = _OVERHEAD + _bytes(content)
+    for value in optional.values():
+        if isinstance(value, str):
+            size += _bytes(value)
+    return size
+
+
+def _bytes(text: str | None) -> int:
+    if not text:
+        return 0
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _text(encoder: Encoder, value: Any, name: str) -> Any:
+    return encoder.text(value, name)
+
+
+def _json(encoder: Encoder, value: Any, name: str) -> Any:
+    return encoder.json(value, name)
+
+
+def _object(encoder: Encoder, value: Any, name: str) -> Any:
+    return encoder.json_object(value, name)
+
+
+def _count(_: Encoder, value: Any, name: str) -> Any:
+    return count(value, name)
+
+
+def _number(_: Encoder, value: Any, name: str) -> Any:
+    return bounded(value, name)
+
+
+_OPTIONAL: dict[str, Callable[[Encoder, Any, str], Any]] = {
+    "name": _text,
+    "tool_calls": _json,
+    "tool_call_id": _text,
+    "round_index": _number,
+    "reasoning": _text,
+    "reasoning_details": _json,
+    "provider_items": _json,
+    "token_count": _count,
+    "finish_reason": _text,
+    "metadata": _object,
+}
+
+
+def prepare_append(
+    encoder: Encoder, session_id: str, messages: list[NewMessage], *, expected_seq: int | None, fence: int | None
+) -> Append:
+    """What one call appends, with the pending state and the usage that commit with it."""
+    pending: str | None | UnsetType = UNSET
+    usage: list[Round] = []
+    for message in messages:
+        if message.pending is not UNSET:
+            pending = encoder.json(message.pending, "pending") if message.pending else None
+        if message.usage is not None:
+            usage.append(_usage(encoder, message))
+    return Append(
+        encoder.identifier(session_id, "session_id"),
+        tuple([prepare(encoder, message) for message in messages]),
+        now(),
+        None if expected_seq is None else bounded(expected_seq, "expected_seq"),
+        None if fence is None else bounded(fence, "fence"),
+        pending,
+        tuple(usage),
+    )
+
+
+def _usage(encoder: Encoder, message: NewMessage) -> Round:
+    """The usage of a message is that of its round."""
+    given = message.usage
+    usage = given if isinstance(given, NewUsage) else as_usage(given or {})
+    if usage.round_index is None and message.round_index is not None:
+        usage = msgspec.structs.replace(usage, round_index=message.round_index)
+    return prepare_round(encoder, usage)
+
+
+def as_usage(usage: Mapping[str, Any]) -> NewUsage:
+    """A mapping's fields by name."""
+    try:
+        return NewUsage(**usage)
+    except TypeError as error:
+        raise InvalidRecord(f"not the fields of a usage record: {error}; not stored") from None

@@ -1,0 +1,264 @@
+"""Searches as operations: an expression and filters in, pages of hits out.
+
+By time, a page is read from the index where the one before ended. By relevance, ids are ranked once
+and pages are looked up by them. Nothing stays open between pages. A hit's context comes for a whole
+page in one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..encoding import moment, moment_or_none
+from ..engine.fulltext import FullText, Match, Phrase
+from ..engine.operation import Operation, Row, all
+from ..filters import Filter
+from ..models import ContextLine, Hit
+from .index import Lag, event_key, read_lag, searchable, session_key, user_key
+from .snippet import snippet
+
+
+class Search(NamedTuple):
+    """A search as asked for."""
+
+    fulltext: FullText
+    match: Match
+    phrases: Sequence[Phrase]
+    kinds: Sequence[str]
+    sessions: list[str] | None
+    users: list[str] | None
+    where: Filter
+    """conditions in SQL that the index does not know"""
+    order: str
+    rewound: bool
+    context: int
+    tokens: int
+    marks: tuple[str, str]
+    with_text: bool
+
+
+class Ranked(NamedTuple):
+    """Ids in the order of relevance, best first, with their scores."""
+
+    ids: list[int]
+    scores: list[float]
+
+
+class Behind(NamedTuple):
+    """The answer to a search that the index has not caught up with."""
+
+    lag: Lag
+
+
+# -- the matches -----------------------------------------------------------------------------------
+
+_JOINS = """
+LEFT JOIN messages m ON m.id = {id} LEFT JOIN sessions s ON s.session = m.session
+LEFT JOIN events e ON e.id = {id} LEFT JOIN sessions x ON x.id = e.session_id"""
+
+
+def _from(search: Search, where: str) -> str:
+    joins = _JOINS.format(id=search.fulltext.id) if search.where.sql else ""
+    return f"FROM {search.fulltext.table}{joins} WHERE {search.fulltext.matches}{where}{search.where.sql}"
+
+
+def _parameters(search: Search) -> Operation[dict[str, Any] | None]:
+    """The expression, within the scopes given; None where a scope is empty."""
+    keys: list[str] = []
+    if search.sessions is not None:
+        keys = yield from _session_keys(search.sessions)
+    elif search.users is not None:
+        keys = yield from _user_keys(search.users)
+    if not keys and (search.sessions is not None or search.users is not None):
+        return None
+    return {"match": search.fulltext.expression(search.match, keys), **search.where.params}
+
+
+def _session_keys(sessions: list[str]) -> Operation[list[str]]:
+    rows = yield all("SELECT session FROM sessions WHERE id IN :ids", ids=sessions)
+    return [session_key(row.session) for row in rows] + [event_key(id) for id in sessions]
+
+
+def _user_keys(users: list[str]) -> Operation[list[str]]:
+    late = yield all(
+        "SELECT session FROM sessions WHERE user_id IN :users AND user_late = 1 AND id IS NOT NULL", users=users
+    )
+    return [user_key(user) for user in users] + [session_key(row.session) for row in late]
+
+
+def find_by_time(search: Search, after: int | None, n: int, patient: bool) -> Operation[list[Hit] | Behind | None]:
+    """The next `n` hits in the order of ids; `after` is the last id seen. None: there are no more."""
+    if patient and (behind := (yield from _behind())):
+        return behind
+    params = yield from _parameters(search)
+    if params is None:
+        return None
+    ids = yield from _page_of_ids(search, params, after, n)
+    if not ids:
+        return None
+    hits = yield from _hits(search, Ranked(ids, [0.0] * len(ids)), _time_cursor)
+    while not hits and len(ids) == n:  # a page of rows that are deleted and not erased yet
+        ids = yield from _page_of_ids(search, params, ids[-1], n)
+        hits = yield from _hits(search, Ranked(ids, [0.0] * len(ids)), _time_cursor)
+    return hits or None
+
+
+def _time_cursor(id: int, _: int) -> str:
+    return str(id)
+
+
+def _page_of_ids(search: Search, params: dict[str, Any], after: int | None, n: int) -> Operation[list[int]]:
+    id = search.fulltext.id
+    newest = search.order == "newest"
+    where = "" if after is None else f" AND {id} {'<' if newest else '>'} :after"
+    params = params if after is None else {**params, "after": after}
+    rows = yield all(
+        f"SELECT {id} AS id {_from(search, where)} ORDER BY {id} {'DESC' if newest else 'ASC'} LIMIT :n",
+        n=n,
+        **params,
+    )
+    return [row.id for row in rows]
+
+
+def rank(
+    search: Search, top: int | None, most: int, n: int, patient: bool
+) -> Operation[tuple[int, Ranked] | Behind]:
+    """The best `n` of the newest `most` matches up to id `top` (None: the newest there is)."""
+    lag = yield from read_lag()
+    if patient and lag.is_behind:
+        return Behind(lag)
+    top = lag.last if top is None else top
+    params = yield from _parameters(search)
+    if params is None:
+        return top, Ranked([], [])
+    id, score = search.fulltext.id, search.fulltext.score
+    rows = yield all(
+        f"SELECT id, score FROM (SELECT {id} AS id, {score} AS score"
+        f" {_from(search, f' AND {id} <= :top')} ORDER BY {id} DESC LIMIT :most) AS matched"
+        " ORDER BY score DESC, id DESC LIMIT :n",
+        top=top,
+        most=most,
+        n=n,
+        **params,
+    )
+    return top, Ranked([row[0] for row in rows], [row[1] for row in rows])
+
+
+def find_ranked(search: Search, ranked: Ranked, top: int, first: int) -> Operation[list[Hit]]:
+    """The hits of these ids, the first of which has the rank `first`."""
+
+    def cursor(_: int, at: int) -> str:
+        return f"{top}.{first + at + 1}"
+
+    return (yield from _hits(search, ranked, cursor))
+
+
+def rank_and_find(
+    search: Search, top: int | None, most: int, n: int, first: int, page: int, patient: bool
+) -> Operation[tuple[int, Ranked, list[Hit]] | Behind]:
+    """Ranks, and looks up the first page in the same hop and snapshot."""
+    found = yield from rank(search, top, most, n, patient)
+    if isinstance(found, Behind):
+        return found
+    top, ranked = found
+    shown = Ranked(ranked.ids[first : first + page], ranked.scores[first : first + page])
+    return top, ranked, (yield from find_ranked(search, shown, top, first))
+
+
+def _behind() -> Operation[Behind | None]:
+    lag = yield from read_lag()
+    return Behind(lag) if lag.is_behind else None
+
+
+# -- the hits --------------------------------------------------------------------------------------
+
+_MESSAGES = """
+SELECT m.id, m.session, m.seq, m.position, m.state, m.role, m.name, m.content, m.tool_calls, m.created_at,
+  s.id AS session_id, s.user_id, s.source, s.model, s.created_at AS started
+FROM messages m JOIN sessions s ON s.session = m.session WHERE m.id IN :ids AND s.id IS NOT NULL"""
+
+_EVENTS = """
+SELECT e.id, e.at, e.session_id, e.name, e.issue_id, e.path, e.anchor, e.text,
+  s.user_id, s.source, s.model, s.created_at AS started
+FROM events e LEFT JOIN sessions s ON s.id = e.session_id WHERE e.id IN :ids"""
+
+
+def _hits(search: Search, ranked: Ranked, cursor: Any) -> Operation[list[Hit]]:
+    """Records of the rows that are still there and wanted, in the order given."""
+    if not ranked.ids:
+        return []
+    messages: dict[int, Row] = {}
+    events: dict[int, Row] = {}
+    if "message" in search.kinds:
+        rows = yield all(_MESSAGES, ids=ranked.ids)
+        messages = {row.id: row for row in rows if _wanted(search, row) and (search.rewound or row.state != REWOUND)}
+    if "event" in search.kinds and len(messages) < len(ranked.ids):
+        rows = yield all(_EVENTS, ids=ranked.ids)
+        events = {row.id: row for row in rows if _wanted(search, row)}
+    context = yield from _context(search, messages)
+    hits: list[Hit] = []
+    for at, (id, score) in enumerate(zip(ranked.ids, ranked.scores, strict=True)):
+        if id in messages:
+            hits.append(_message_hit(search, messages[id], score, context.get(id, []), cursor(id, at)))
+        elif id in events:
+            hits.append(_event_hit(search, events[id], score, cursor(id, at)))
+    return hits
+
+
+REWOUND = 2
+
+
+def _wanted(search: Search, row: Row) -> bool:
+    """Scopes are digests in the index: nobody is shown a row for having found two that agree."""
+    if search.sessions is not None and row.session_id not in search.sessions:
+        return False
+    return search.users is None or row.user_id in search.users
+
+
+def _message_hit(search: Search, row: Row, score: float, context: list[ContextLine], cursor: str) -> Hit:
+    text = searchable(row.content, row.tool_calls)
+    return Hit(
+        "message", row.id, row.session_id, row.seq, row.role, row.name, None, None,
+        snippet(text, search.phrases, tokens=search.tokens, marks=search.marks),
+        text if search.with_text else None, score, moment(row.created_at), row.source, row.model,
+        moment(row.started), context, cursor,
+    )  # fmt: skip
+
+
+def _event_hit(search: Search, row: Row, score: float, cursor: str) -> Hit:
+    return Hit(
+        "event", row.id, row.session_id, None, None, row.name, row.issue_id or row.path or row.name, row.anchor,
+        snippet(row.text or "", search.phrases, tokens=search.tokens, marks=search.marks),
+        row.text if search.with_text else None, score, moment(row.at), row.source, row.model,
+        moment_or_none(row.started), [], cursor,
+    )  # fmt: skip
+
+
+# For each hit, the active messages from the n-th before it to the n-th after it, by position.
+_CONTEXT = """
+SELECT h.id AS hit, c.id, c.role, SUBSTR(c.content, 1, 200) AS content, c.position, c.seq
+FROM messages h JOIN messages c ON c.session = h.session AND c.state = 0
+  AND c.position >= COALESCE((SELECT MIN(b.position) FROM (SELECT position FROM messages
+    WHERE session = h.session AND state = 0 AND position < h.position
+    ORDER BY position DESC LIMIT :n) AS b), h.position)
+  AND c.position <= COALESCE((SELECT MAX(a.position) FROM (SELECT position FROM messages
+    WHERE session = h.session AND state = 0 AND position > h.position
+    ORDER BY position LIMIT :n) AS a), h.position)
+WHERE h.id IN :ids"""
+
+
+def _context(search: Search, messages: dict[int, Row]) -> Operation[dict[int, list[ContextLine]]]:
+    if search.context < 1 or not messages:
+        return {}
+    rows = yield all(_CONTEXT, ids=list(messages), n=search.context)
+    around: dict[int, dict[int, tuple[int, int, ContextLine]]] = {}
+    for id, row in messages.items():  # the hit itself, which need not be active
+        line = ContextLine(row.role, (row.content or "")[:200])
+        around[id] = {id: (row.position, row.seq, line)}
+    for row in rows:
+        around[row.hit][row.id] = (row.position, row.seq, ContextLine(row.role, row.content or ""))
+    return {
+        hit: [line for _, _, line in sorted(lines.values(), key=lambda place: place[:2])]
+        for hit, lines in around.items()
+    }

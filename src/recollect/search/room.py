@@ -1,0 +1,199 @@
+"""The search room: a query and filters in, a stream of hits out, page by page."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from ..encoding import bounded
+from ..engine import Engine
+from ..engine.fulltext import IndexDamaged
+from ..errors import InvalidRecord, StoreError
+from ..filters import Filter, as_list, page_size
+from ..models import Hit
+from ..options import Limits, Timeouts
+from .find import REWOUND, Behind, Ranked, Search, find_by_time, find_ranked, rank_and_find
+from .index import Lag
+from .keeper import Keeper
+from .query import parse, phrases
+
+log = logging.getLogger("recollect")
+
+FIRST_PAGE = 20
+"""hits of the first hop: few, so that the first comes soon"""
+PAGE = 100
+SPARE = 64
+"""ids ranked beyond those asked for, in place of rows that are deleted and not yet erased"""
+
+Order = Literal["relevance", "newest", "oldest"]
+Several = str | Sequence[str] | None
+
+
+class SearchRoom:
+    """Finds messages and events."""
+
+    def __init__(self, engine: Engine, keeper: Keeper, limits: Limits, timeouts: Timeouts) -> None:
+        self._engine = engine
+        self._keeper = keeper
+        self._limits = limits
+        self._timeouts = timeouts
+        self.behind = 0
+
+    async def search(
+        self,
+        query: str,
+        *,
+        kinds: Several = ("message", "event"),
+        session: Several = None,
+        user_id: Several = None,
+        source: Several = None,
+        exclude_source: Several = None,
+        role: Several = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order: Order = "relevance",
+        limit: int | None = 20,
+        after: str | None = None,
+        context: int = 1,
+        snippet_tokens: int = 40,
+        marks: tuple[str, str] = (">>>", "<<<"),
+        include_rewound: bool = False,
+        with_text: bool = False,
+    ) -> AsyncIterator[Hit]:
+        """See `AsyncSessionStore.search`."""
+        where = _conditions(kinds, source, exclude_source, role, since, until)
+        if session is not None:
+            where.among("COALESCE(s.user_id, x.user_id)", user_id)
+        if where.sql:
+            where.add("(s.id IS NOT NULL OR e.id IS NOT NULL)")
+            if not include_rewound:
+                where.add(f"(m.state IS NULL OR m.state <> {REWOUND})")
+        if order not in ("relevance", "newest", "oldest"):
+            raise InvalidRecord(f"order must be 'relevance', 'newest' or 'oldest', not {order!r}")
+        match = parse(_text(query), terms=self._limits.query_terms)
+        left = page_size(limit)
+        if match is None or left == 0:
+            return
+        search = Search(
+            self._engine.fulltext, match, phrases(match), as_list(kinds), _listed(session), _listed(user_id), where,
+            order, include_rewound, page_size(context, "context") or 0, bounded(snippet_tokens, "snippet_tokens"),
+            marks, with_text,
+        )  # fmt: skip
+        pages = self._ranked(search, left, after) if order == "relevance" else self._by_time(search, after)
+        async for page in pages:
+            for hit in page:
+                yield hit
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
+
+    async def _by_time(self, search: Search, after: str | None) -> AsyncIterator[list[Hit]]:
+        last = None if after is None else _numbers(after, 1)[0]
+        size = FIRST_PAGE
+        while True:
+            hits = await self._answer(find_by_time, search, last, size)
+            if not hits:
+                return
+            yield hits
+            last, size = hits[-1].id, PAGE
+
+    async def _ranked(self, search: Search, limit: int | None, after: str | None) -> AsyncIterator[list[Hit]]:
+        top, first = (None, 0) if after is None else _numbers(after, 2)
+        most = self._limits.ranked
+        wanted = most if limit is None else min(most, first + limit + SPARE)
+        while True:
+            answer = await self._answer(rank_and_find, search, top, most, wanted, first, FIRST_PAGE)
+            if answer is None:
+                return
+            top, ranked, hits = answer
+            yield hits
+            first += FIRST_PAGE
+            async for page in self._pages(search, ranked, top, first):
+                yield page
+            first = max(first, len(ranked.ids))
+            if len(ranked.ids) < wanted or wanted == most:
+                return
+            wanted = most  # too many of the best were gone: rank all, go on behind them
+
+    async def _pages(self, search: Search, ranked: Ranked, top: int, first: int) -> AsyncIterator[list[Hit]]:
+        for at in range(first, len(ranked.ids), PAGE):
+            page = Ranked(ranked.ids[at : at + PAGE], ranked.scores[at : at + PAGE])
+            yield await self._read(find_ranked, search, page, top, at)
+
+    # -- asking the index ----------------------------------------------------------------------
+
+    async def _answer(self, op: Callable[..., Any], *args: Any) -> Any:
+        """Asks; if the index is behind, waits for it and asks again, then takes what there is."""
+        try:
+            answer = await self._read(op, *args, True)
+            if isinstance(answer, Behind):
+                await self._catch_up(answer.lag)
+                answer = await self._read(op, *args, False)
+            return answer
+        except IndexDamaged as error:
+            await self._report_damage(error)
+            return None
+
+    async def _read(self, op: Callable[..., Any], *args: Any) -> Any:
+        return await self._engine.read(op, *args, deadline_s=self._timeouts.search_s)
+
+    async def _catch_up(self, lag: Lag) -> None:
+        try:
+            async with asyncio.timeout(self._timeouts.search_catch_up_s):
+                await self._keeper.reach(lag.last)
+        except (TimeoutError, StoreError) as error:
+            self.behind += 1
+            if self.behind == 1:
+                log.warning("a search was answered before the index had caught up (said once): %r", error)
+
+    async def _report_damage(self, error: IndexDamaged) -> None:
+        self.behind += 1
+        try:
+            await self._keeper.damaged(error)
+        except StoreError as refused:
+            log.warning("the damaged search index cannot be rebuilt now: %r", refused)
+
+
+def _conditions(
+    kinds: Several, source: Several, exclude_source: Several, role: Several, since: datetime | None,
+    until: datetime | None,
+) -> Filter:  # fmt: skip
+    """What is asked in SQL; the scopes, a session or a user, are in the index."""
+    where = Filter()
+    _add_kinds(where, as_list(kinds))
+    where.among("COALESCE(s.source, x.source)", source)
+    where.excluding("COALESCE(s.source, x.source)", exclude_source)
+    where.among("m.role", role)
+    where.between("COALESCE(m.created_at, e.at)", since, until)
+    return where
+
+
+def _add_kinds(where: Filter, kinds: list[str]) -> None:
+    for kind in kinds:
+        if kind not in _ROW_OF:
+            raise InvalidRecord(f"kinds must be 'message' and/or 'event', not {kind!r}")
+    if len(set(kinds)) == 1:
+        where.add(f"{_ROW_OF[kinds[0]]} IS NOT NULL")
+
+
+_ROW_OF = {"message": "m.id", "event": "e.id"}
+
+
+def _listed(values: Several) -> list[str] | None:
+    return None if values is None else as_list(values)
+
+
+def _text(query: str) -> str:
+    if not isinstance(query, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRecord(f"the query must be text, not {type(query).__name__}")
+    return query
+
+
+def _numbers(cursor: str, n: int) -> list[int]:
+    parts = cursor.split(".") if isinstance(cursor, str) else []  # pyright: ignore[reportUnnecessaryIsInstance]
+    if len(parts) != n or not all(part.isdecimal() for part in parts):
+        raise InvalidRecord(f"after={cursor!r} is not the cursor of a hit in this order")
+    return [bounded(int(part), "after") for part in parts]

@@ -1,0 +1,75 @@
+"""Finding and listing sessions: filters in, pages of sessions out, by keyset; nothing is aggregated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..engine.operation import Operation, all, one
+from ..errors import InvalidRecord
+from ..filters import Filter
+from ..models import Page, Session
+from .record import COLUMNS, TABLES, session
+
+ORDERS = {"activity": "last_active_at", "created": "created_at"}
+
+
+def read_page(where: Filter, order: str, limit: int, after: str | None) -> Operation[Page[Session]]:
+    """The newest first, by the chosen time."""
+    if limit == 0:
+        return Page[Session]([])
+    column = ORDERS[order]
+    condition, params = where.sql, dict(where.params)
+    if after is not None:
+        params["after_time"], params["after_session"] = _behind(after, order)
+        condition += f" AND (s.{column}, s.session) < (:after_time, :after_session)"
+    rows = yield all(
+        f"SELECT {COLUMNS}, s.session AS number FROM {TABLES} WHERE s.id IS NOT NULL{condition}"
+        f" ORDER BY s.{column} DESC, s.session DESC LIMIT :limit",
+        limit=limit + 1,
+        **params,
+    )
+    cursor = None
+    if len(rows) > limit:
+        last = rows[limit - 1]
+        cursor = f"{order}.{last[column]}.{last.number}"
+    return Page([session(row) for row in rows[:limit]], cursor)
+
+
+def _behind(cursor: str, order: str) -> tuple[int, int]:
+    try:
+        name, time, number = cursor.split(".")
+        if name == order:
+            return int(time), int(number)
+    except (AttributeError, ValueError):
+        pass
+    raise InvalidRecord(f"after={cursor!r} is not the `next` of a page in the order {order!r}")
+
+
+def read_count(where: Filter) -> Operation[int]:
+    """How many sessions match."""
+    row = yield one(f"SELECT COUNT(*) AS n FROM sessions s WHERE s.id IS NOT NULL{where.sql}", **where.params)
+    return row.n
+
+
+def resolve(id_or_prefix: str) -> Operation[str | None]:
+    """The session of exactly that id, else the only one whose id begins so."""
+    exact = yield one("SELECT id FROM sessions WHERE id = :id", id=id_or_prefix)
+    if exact:
+        return exact.id
+    params: dict[str, Any] = {"first": id_or_prefix}
+    condition = "id >= :first"
+    if (end := _end_of_range(id_or_prefix)) is not None:
+        condition += " AND id < :end"
+        params["end"] = end
+    found = yield all(f"SELECT id FROM sessions WHERE {condition} ORDER BY id LIMIT 2", **params)
+    return found[0].id if len(found) == 1 else None
+
+
+def _end_of_range(prefix: str) -> str | None:
+    """The least text above everything that begins with the prefix, by code point."""
+    while prefix:
+        last = ord(prefix[-1]) + 1
+        if last < 0x110000:
+            return prefix[:-1] + chr(0xE000 if 0xD800 <= last < 0xE000 else last)
+        prefix = prefix[:-1]
+    return None

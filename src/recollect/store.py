@@ -1,0 +1,237 @@
+"""AsyncSessionStore: opens and closes a store and hands out its rooms. No SQL, no queue logic."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from .encoding import Encoder
+from .engine import Engine
+from .engine.operation import Operation, Row
+from .errors import InvalidRecord, StoreError
+from .messages import Messages, Receipt
+from .models import Hit, Stats
+from .options import Durability, Limits, Timeouts
+from .search.index import VERSION, read_lag
+from .search.keeper import Keeper
+from .search.room import SearchRoom
+from .sessions import Sessions
+from .statistics import read_counts
+from .usage import Usage
+
+log = logging.getLogger("recollect")
+
+unclosed: dict[int, str] = {}
+"""stores that are open, by identity: what `recollect.testing` looks at after a test"""
+
+
+class AsyncSessionStore:
+    """A store of sessions, messages, usage and events.
+
+    target: a path (`~` is expanded, missing folders are made with mode 0700, the file with 0600), or
+    `":memory:"`. durability: what an acknowledged write survives. readonly: nothing is created or
+    written. limits, timeouts: every bound there is. redact: applied to every text before it is stored.
+    connect: replaces `sqlite3.connect`, for another build of SQLite.
+
+    Nothing happens until `async with store:` or `await store.open()`. One store belongs to one event
+    loop; its methods may be called from any number of tasks.
+    """
+
+    sessions: Sessions
+    messages: Messages
+    usage: Usage
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        durability: Durability = Durability.COMMIT,
+        readonly: bool = False,
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
+        redact: Callable[[str], str] | None = None,
+        connect: Callable[..., Any] | None = None,
+    ) -> None:
+        self._limits = limits or Limits()
+        self._timeouts = timeouts or Timeouts()
+        self._encoder = Encoder(row_bytes=self._limits.row_bytes, redact=redact)
+        self._engine = _engine(target, Durability(durability), readonly, self._limits, self._timeouts, connect)
+        self._unretrieved: dict[Receipt, StoreError] = {}
+        self._dropped = 0
+        self._keeper: Keeper | None = None
+        self._search: SearchRoom | None = None
+        self.sessions = Sessions(self._engine, self._encoder, self._limits)
+        self.messages = Messages(self._engine, self._encoder, self._note_failure)
+        self.usage = Usage(self._engine, self._encoder)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def open(self) -> Self:
+        """Opens the store: makes the file and its schema where they are missing, or brings the schema up
+        to date. Raises NotAStore, SchemaTooNew, ReadOnly, StoreBusy, StoreDamaged."""
+        if id(self) in unclosed:
+            return self
+        await self._engine.open()
+        unclosed[id(self)] = repr(self)
+        self._keeper = Keeper(self._engine, self._limits)
+        self._search = SearchRoom(self._engine, self._keeper, self._limits, self._timeouts)
+        if not self._engine.readonly:
+            self._keeper.start()
+        return self
+
+    async def aclose(self, *, timeout_s: float | None = None) -> None:
+        """Writes what is queued, for at most `timeout_s` (`Timeouts.close_s`), and closes; what is left
+        then fails as not stored. Closing twice is harmless."""
+        if unclosed.pop(id(self), None) is None:
+            return
+        assert self._keeper is not None
+        await self._keeper.aclose()
+        await self._engine.aclose(self._timeouts.close_s if timeout_s is None else timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if id(self) in globals().get("unclosed", ()):
+            warnings.warn(f"{self!r} was never closed: use `async with`, or `aclose()`", ResourceWarning, stacklevel=2)
+
+    def __repr__(self) -> str:
+        return f"AsyncSessionStore({self._engine.name!r})"
+
+    # -- finding -------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: str,
+        *,
+        kinds: str | Sequence[str] = ("message", "event"),
+        session: str | Sequence[str] | None = None,
+        user_id: str | Sequence[str] | None = None,
+        source: str | Sequence[str] | None = None,
+        exclude_source: str | Sequence[str] | None = None,
+        role: str | Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order: Literal["relevance", "newest", "oldest"] = "relevance",
+        limit: int | None = 20,
+        after: str | None = None,
+        context: int = 1,
+        snippet_tokens: int = 40,
+        marks: tuple[str, str] = (">>>", "<<<"),
+        include_rewound: bool = False,
+        with_text: bool = False,
+    ) -> AsyncIterator[Hit]:
+        """Finds messages and events; an async generator of hits, fetched page by page as they are taken.
+
+        The query is what people type, and nothing is a syntax error: words all must match; `"phrase"`,
+        `prefix*`, `AND`, `OR`, `NOT` in capitals, `-word`, parentheses. A word with punctuation inside is
+        a phrase of its parts. Only negations, or nothing left: no hits.
+
+        limit: hits at most (None: all). after: the cursor of a hit, to continue behind it. context:
+        neighbours on each side. snippet_tokens, marks: size of the snippet, what surrounds a match.
+        since (inclusive), until (exclusive): by the time of the message. An empty list to include matches
+        nothing. By relevance, the newest `limits.ranked` matches are ranked.
+
+        What was committed before the call is found: the index is brought up to date first, for at most
+        `timeouts.search_catch_up_s`; `flush(index=True)` is the exact barrier. Raises InvalidRecord for a
+        filter that means nothing, SearchTimeout for a page that takes over `timeouts.search_s`.
+        """
+        if self._search is None:
+            raise self._engine.not_open
+        options = {name: value for name, value in locals().items() if name not in ("self", "query")}
+        return self._search.search(query, **options)
+
+    async def query(self, sql: str, /, **params: Any) -> list[Row]:
+        """The rows of a SELECT of your own, `:name` parameters given by name; see docs/schema.md.
+
+        Read-only by construction; stopped after `timeouts.search_s` (SearchTimeout). Raises InvalidQuery.
+        """
+        return await self._engine.query(sql, params, deadline_s=self._timeouts.search_s)
+
+    # -- operations of one's own ---------------------------------------------------------------
+
+    async def read(self, op: Callable[..., Operation[Any]], *args: Any) -> Any:
+        """Runs an operation (see `recollect.operations`) on a reader, in one snapshot."""
+        return await self._engine.read(op, *args)
+
+    async def write(self, op: Callable[..., Operation[Any]], *args: Any) -> Any:
+        """Runs an operation in the next batch's transaction; its result comes after COMMIT. If it
+        raises, it alone is undone."""
+        return await self._engine.write(op, *args)
+
+    # -- state ---------------------------------------------------------------------------------
+
+    async def flush(self, *, index: bool = False) -> None:
+        """Returns when everything queued before the call is committed, and indexed if `index`.
+
+        Raises the error of a receipt that failed and that nobody awaited; several are named in its notes.
+        """
+        await self._engine.write(_barrier)
+        if index and self._keeper is not None:
+            lag = await self._engine.read(read_lag)
+            await self._keeper.reach(lag.last)
+        if self._unretrieved:
+            errors = [error for receipt, error in self._unretrieved.items() if not receipt.awaited]
+            self._unretrieved.clear()
+            for other in errors[1:]:
+                errors[0].add_note(f"and: {other}")
+            if errors:
+                raise errors[0]
+
+    def _note_failure(self, receipt: Receipt, error: StoreError) -> None:
+        self._dropped += 1
+        self._unretrieved[receipt] = error
+        while len(self._unretrieved) > _REMEMBERED:
+            self._unretrieved.pop(next(iter(self._unretrieved)))
+        log.warning("an append that nobody awaited yet has failed: %s", error)
+
+    async def stats(self) -> Stats:
+        """Facts about the store; taking them changes nothing."""
+        counts, lag = await self._engine.read(read_counts)
+        assert self._search is not None
+        behind = lag.last - lag.watermark
+        return Stats(
+            **counts,
+            **self._engine.facts(),
+            index_lag=behind,
+            index_state="damaged" if lag.version < VERSION else "building" if behind else "ready",
+            search_behind=self._search.behind,
+            unindexed_bytes=lag.unindexed_bytes,
+            dropped=self._dropped,
+            replaced=self._encoder.replaced,
+        )
+
+
+_REMEMBERED = 1_000
+"""errors of receipts kept for `flush`"""
+
+
+def _barrier() -> Operation[None]:
+    """Writes nothing; what was queued before it is committed when it is."""
+    return
+    yield
+
+
+def _engine(
+    target: str | os.PathLike[str], durability: Durability, readonly: bool, limits: Limits, timeouts: Timeouts,
+    connect: Callable[..., Any] | None,
+) -> Engine:  # fmt: skip
+    name = os.fspath(target)
+    if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRecord(f"a store is a path, ':memory:' or a DSN, not {target!r}")
+    if name.startswith(("postgresql://", "postgres://")):
+        raise InvalidRecord("PostgreSQL is not supported by this version: give the path of a SQLite file")
+    if readonly and name == ":memory:":
+        raise InvalidRecord("a store in memory begins empty: readonly=True makes no sense of it")
+    from .engine.sqlite.engine import SqliteEngine
+
+    return SqliteEngine(
+        name, durability=durability, readonly=readonly, limits=limits, timeouts=timeouts, connector=connect
+    )

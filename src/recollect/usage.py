@@ -1,0 +1,274 @@
+"""Usage: a ledger of tokens and costs; the counters of a session are its sums, kept as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+from msgspec import structs
+
+from .encoding import Encoder, bounded, count, dollars, instant, millionths, moment, now
+from .engine import Engine
+from .engine.operation import Operation, Row, all, ids, lock, many, one
+from .errors import InvalidQuery, InvalidRecord, SessionNotFound
+from .filters import Filter
+from .models import NewUsage, UsageRound, UsageTotal
+
+TOKENS = (
+    "prompt_tokens", "completion_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens",
+    "reasoning_tokens",
+)  # fmt: skip
+COSTS = ("estimated_cost", "actual_cost")
+_COUNTED = (*TOKENS, *COSTS)
+
+_BILLING = ("model", "billing_provider", "billing_base_url", "billing_mode")
+"""the first value given stays"""
+_STATUS = ("cost_status", "cost_source", "pricing_version")
+"""the last value given stays"""
+
+
+class Round(NamedTuple):
+    """A row for the ledger, checked and encoded."""
+
+    round_index: int | None
+    send_index: int | None
+    amounts: tuple[int | None, ...]
+    """in the order of TOKENS and COSTS"""
+    model: str | None
+    source: str | None
+    created_at: int
+    billing: tuple[str | None, ...]
+    """in the order of _BILLING and _STATUS"""
+
+
+class SessionRounds(NamedTuple):
+    """Rows of one session, with what stands in for an index that was not given."""
+
+    session: int
+    send_index: int
+    round_index: int
+    rounds: Sequence[Round]
+
+
+def prepare_round(encoder: Encoder, usage: NewUsage) -> Round:
+    """Checks and encodes one row."""
+    total = usage.total_tokens
+    if total is None:
+        usage = structs.replace(usage, total_tokens=usage.prompt_tokens + usage.completion_tokens)
+    tokens = [_tokens(usage, name) for name in TOKENS]
+    costs = [millionths(getattr(usage, f"{name}_usd"), f"{name}_usd") for name in COSTS]
+    created = instant(usage.created_at, "created_at")
+    return Round(
+        None if usage.round_index is None else bounded(usage.round_index, "round_index"),
+        count(usage.send_index, "send_index"),
+        (*tokens, *costs),
+        encoder.text(usage.model, "model"),
+        encoder.text(usage.source, "source"),
+        now() if created is None else created,
+        tuple([encoder.text(getattr(usage, name), name) for name in (*_BILLING, *_STATUS)]),
+    )
+
+
+def _tokens(usage: NewUsage, name: str) -> int:
+    value = count(getattr(usage, name), name)
+    if value is None:
+        raise InvalidRecord(f"{name} must be a whole number, not None")
+    return value
+
+
+# -- operations ------------------------------------------------------------------------------------
+
+_LEDGER_COLUMNS = (
+    "id", "session", "send_index", "round_index", "model", "source", *_COUNTED, "created_at",
+)  # fmt: skip
+
+_INSERT = (
+    f"INSERT INTO usage_rounds ({', '.join(_LEDGER_COLUMNS)}) VALUES ({', '.join('?' * len(_LEDGER_COLUMNS))})"
+)
+
+_OWN_ROWS = f"""
+SELECT id, session, send_index, round_index, {", ".join(_COUNTED)}
+FROM usage_rounds WHERE session IN :sessions AND round_index IN :rounds"""
+
+_APPLY = """
+UPDATE sessions SET input_tokens = input_tokens + ?, output_tokens = output_tokens + ?,
+  cache_read_tokens = cache_read_tokens + ?, cache_write_tokens = cache_write_tokens + ?,
+  reasoning_tokens = reasoning_tokens + ?,
+  estimated_cost = COALESCE(estimated_cost + ?, estimated_cost, ?),
+  actual_cost = COALESCE(actual_cost + ?, actual_cost, ?),
+  model = COALESCE(model, ?), billing_provider = COALESCE(billing_provider, ?),
+  billing_base_url = COALESCE(billing_base_url, ?), billing_mode = COALESCE(billing_mode, ?),
+  cost_status = COALESCE(?, cost_status), cost_source = COALESCE(?, cost_source),
+  pricing_version = COALESCE(?, pricing_version), revision = revision + 1
+WHERE session = ?"""
+
+_SESSION = "SELECT session, send_index, round_index FROM sessions WHERE id = :id"
+
+
+def record_round(session_id: str, round_: Round) -> Operation[None]:
+    """Writes the row of a round, in place of one that is there for the same send and round."""
+    yield lock(session_id)
+    session = yield one(_SESSION, id=session_id)
+    if session is None:
+        raise SessionNotFound(f"no session {session_id!r}; not stored")
+    yield from write_rounds([SessionRounds(session.session, session.send_index, session.round_index, [round_])])
+
+
+def write_rounds(sessions: Sequence[SessionRounds]) -> Operation[None]:
+    """Writes rows of locked sessions and applies what they change to the counters."""
+    rows = [_resolved(session, round_) for session in sessions for round_ in session.rounds]
+    own = yield all(
+        _OWN_ROWS, sessions=sorted({row.session for row in rows}), rounds=sorted({row.round_index for row in rows})
+    )
+    replaced = {(row.session, row.send_index, row.round_index): row for row in own}
+    latest = {(row.session, row.send_index, row.round_index): row for row in rows}
+    stale = [(replaced[key].id,) for key in latest if key in replaced]
+    if stale:
+        yield many("DELETE FROM usage_rounds WHERE id = ?", stale)
+    numbers = yield ids(len(latest))
+    yield many(_INSERT, [_as_row(number, row) for number, row in zip(numbers, latest.values(), strict=True)])
+    yield many(_APPLY, [_as_update(row, replaced.get(key)) for key, row in latest.items()])
+
+
+class _Resolved(NamedTuple):
+    session: int
+    send_index: int
+    round_index: int
+    round: Round
+
+
+def _resolved(session: SessionRounds, round_: Round) -> _Resolved:
+    send = session.send_index if round_.send_index is None else round_.send_index
+    index = session.round_index if round_.round_index is None else round_.round_index
+    return _Resolved(session.session, send, index, round_)
+
+
+def _as_row(number: int, row: _Resolved) -> tuple[Any, ...]:
+    r = row.round
+    return (number, row.session, row.send_index, row.round_index, r.model, r.source, *r.amounts, r.created_at)
+
+
+def _as_update(row: _Resolved, replaced: Row | None) -> tuple[Any, ...]:
+    """The difference that a row makes to its session."""
+    before = replaced[-len(_COUNTED) :] if replaced else (None,) * len(_COUNTED)
+    prompt, completion, _, read, write, reasoning, estimated, actual = map(_difference, row.round.amounts, before)
+    return (
+        prompt, completion, read, write, reasoning, estimated, estimated, actual, actual,
+        row.round.model, *row.round.billing[1:], row.session,
+    )  # fmt: skip
+
+
+def _difference(after: int | None, before: int | None) -> int | None:
+    return None if after is None and before is None else (after or 0) - (before or 0)
+
+
+def read_rounds(session_id: str) -> Operation[list[UsageRound]]:
+    """A session's ledger, in the order of its rows."""
+    rows = yield all(
+        f"SELECT {', '.join(f'u.{name}' for name in _LEDGER_COLUMNS)}"
+        " FROM usage_rounds u JOIN sessions s ON s.session = u.session WHERE s.id = :id ORDER BY u.id",
+        id=session_id,
+    )
+    return [
+        UsageRound(row[0], session_id, *row[2:12], dollars(row[12]), dollars(row[13]), moment(row[14])) for row in rows
+    ]
+
+
+DAY_MS = 86_400_000
+
+_GROUPS = {"session": "s.id", "model": "u.model", "source": "s.source", "day": f"u.created_at / {DAY_MS}"}
+
+
+def read_totals(by: str, where: Filter) -> Operation[list[UsageTotal]]:
+    """Sums of the ledger by group, largest first."""
+    group = _GROUPS[by]
+    sums = ", ".join(f"CAST(COALESCE(SUM(u.{name}), 0) AS BIGINT) AS {name}" for name in _COUNTED)
+    rows = yield all(
+        f"SELECT {group} AS grouped, COUNT(*) AS rounds, {sums}"
+        f" FROM usage_rounds u JOIN sessions s ON s.session = u.session WHERE s.id IS NOT NULL{where.sql}"
+        f" GROUP BY {group} ORDER BY 5 DESC, 1",
+        **where.params,
+    )
+    return [_total(by, row) for row in rows]
+
+
+def _total(by: str, row: Row) -> UsageTotal:
+    group = row[0]
+    if by == "day":
+        group = datetime.fromtimestamp(group * DAY_MS / 1000, UTC).date().isoformat()
+    return UsageTotal(group, *row[1:8], row[8] / 1_000_000, row[9] / 1_000_000)
+
+
+# -- the room --------------------------------------------------------------------------------------
+
+
+class Usage:
+    """The ledger of `store.usage`."""
+
+    def __init__(self, engine: Engine, encoder: Encoder) -> None:
+        self._engine = engine
+        self._encoder = encoder
+
+    async def record_round(
+        self,
+        session_id: str,
+        *,
+        round_index: int,
+        send_index: int | None = None,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        total_tokens: int | None = None,
+        cache_read_tokens: int = 0,
+        cache_write_tokens: int = 0,
+        reasoning_tokens: int = 0,
+        estimated_cost_usd: float | None = None,
+        actual_cost_usd: float | None = None,
+        model: str | None = None,
+        source: str | None = None,
+        cost_status: str | None = None,
+        cost_source: str | None = None,
+        pricing_version: str | None = None,
+        billing_provider: str | None = None,
+        billing_base_url: str | None = None,
+        billing_mode: str | None = None,
+        created_at: datetime | None = None,
+    ) -> None:
+        """Records the usage of a round of the model, in place of what was recorded for it before.
+
+        `send_index` left out is the session's current send. Raises SessionNotFound, InvalidRecord.
+        """
+        given: Mapping[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "session_id")}
+        round_ = prepare_round(self._encoder, NewUsage(**given))
+        await self._engine.write(
+            record_round, self._encoder.identifier(session_id, "session_id"), round_, session=session_id
+        )
+
+    async def rounds(self, session_id: str) -> list[UsageRound]:
+        """The session's ledger in order; empty if there is no such session."""
+        return await self._engine.read(read_rounds, session_id)
+
+    async def totals(
+        self,
+        *,
+        by: Literal["session", "model", "source", "day"] = "session",
+        session_id: str | Sequence[str] | None = None,
+        source: str | Sequence[str] | None = None,
+        user_id: str | Sequence[str] | None = None,
+        model: str | Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[UsageTotal]:
+        """Sums by session, model, source of the session, or day (UTC), largest prompt first.
+
+        `since` is inclusive, `until` exclusive. Raises InvalidQuery for another `by`.
+        """
+        if by not in _GROUPS:
+            raise InvalidQuery(f"totals by {by!r}: it must be one of {', '.join(_GROUPS)}")
+        where = Filter()
+        where.among("s.id", session_id)
+        where.among("s.source", source)
+        where.among("s.user_id", user_id)
+        where.among("u.model", model)
+        where.between("u.created_at", since, until)
+        return await self._engine.read(read_totals, by, where)
