@@ -173,7 +173,6 @@ class Encoder:
         return size
 
 
-
 def _as_json(value: Any) -> bytes | None:
     """JSON, or None where there is a character in it that cannot be stored."""
     try:

@@ -83,9 +83,7 @@ _LEDGER_COLUMNS = (
     "id", "session", "send_index", "round_index", "model", "source", *_COUNTED, "created_at",
 )  # fmt: skip
 
-_INSERT = (
-    f"INSERT INTO usage_rounds ({', '.join(_LEDGER_COLUMNS)}) VALUES ({', '.join('?' * len(_LEDGER_COLUMNS))})"
-)
+_INSERT = f"INSERT INTO usage_rounds ({', '.join(_LEDGER_COLUMNS)}) VALUES ({', '.join('?' * len(_LEDGER_COLUMNS))})"
 
 _OWN_ROWS = f"""
 SELECT id, session, send_index, round_index, {", ".join(_COUNTED)}

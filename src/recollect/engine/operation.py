@@ -79,7 +79,7 @@ def one(sql: str, **params: Any) -> Statement:
     return Statement(Verb.ONE, sql, params)
 
 
-def all(sql: str, **params: Any) -> Statement:  # noqa: A001 - the word of the vocabulary
+def all(sql: str, **params: Any) -> Statement:
     """Every row, as a list."""
     return Statement(Verb.ALL, sql, params)
 

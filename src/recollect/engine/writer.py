@@ -137,12 +137,12 @@ class Writer:
             await self._admission(size)
         return await self._put(op, args, session, size, lane)
 
-    def submit(self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int) -> asyncio.Future[Any]:
+    def submit(
+        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int
+    ) -> asyncio.Future[Any]:
         """Queues a write now or raises QueueFull; the future has the result once committed."""
         if self._in_line or not self._has_room(size):
-            raise QueueFull(
-                f"{self.operations} writes ({self.bytes} bytes) are waiting, others for room; not stored"
-            )
+            raise QueueFull(f"{self.operations} writes ({self.bytes} bytes) are waiting, others for room; not stored")
         return self._put(op, args, session, size, Lane.FOREGROUND)
 
     def _put(

@@ -40,7 +40,7 @@ class Append(NamedTuple):
     at: int
     expected_seq: int | None = None
     fence: int | None = None
-    pending: str | None | UnsetType = UNSET
+    pending: str | UnsetType | None = UNSET
     usage: tuple[Round, ...] = ()
 
 
@@ -157,7 +157,7 @@ def prepare_append(
     encoder: Encoder, session_id: str, messages: list[NewMessage], *, expected_seq: int | None, fence: int | None
 ) -> Append:
     """What one call appends, with the pending state and the usage that commit with it."""
-    pending: str | None | UnsetType = UNSET
+    pending: str | UnsetType | None = UNSET
     usage: list[Round] = []
     for message in messages:
         if message.pending is not UNSET:

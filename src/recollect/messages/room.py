@@ -148,7 +148,9 @@ class Messages:
         if isinstance(error, StoreError) and not receipt.awaited:
             self._failed(receipt, error)
 
-    async def get(self, session_id: str | None = None, seq: int | None = None, *, id: int | None = None) -> Message | None:
+    async def get(
+        self, session_id: str | None = None, seq: int | None = None, *, id: int | None = None
+    ) -> Message | None:
         """The message by session and seq, or by id; None if there is none."""
         if id is not None:
             return await self._engine.read(read_id, bounded(id, "id"))
@@ -179,7 +181,9 @@ class Messages:
         """The last `n` active messages, oldest of them first."""
         return await self._engine.read(read_tail, session_id, page_size(n, "n"))
 
-    async def stream(self, session_id: str, *, state: States = "active", after: str | None = None) -> AsyncIterator[Message]:
+    async def stream(
+        self, session_id: str, *, state: States = "active", after: str | None = None
+    ) -> AsyncIterator[Message]:
         """Every message in the order of the transcript. Fetched page by page; between pages nothing is
         held, so a slow consumer costs nothing."""
         _check_state(state)

@@ -103,9 +103,7 @@ def read_tail(session_id: str, n: int) -> Operation[list[Message]]:
     session = yield one(_SESSION, id=session_id)
     if session is None or n == 0:
         return []
-    rows = yield all(
-        f"{_arms('active', '')} ORDER BY 3 DESC, 2 DESC LIMIT :n", session=session.session, n=n
-    )
+    rows = yield all(f"{_arms('active', '')} ORDER BY 3 DESC, 2 DESC LIMIT :n", session=session.session, n=n)
     return [message(session_id, row) for row in reversed(rows)]
 
 
@@ -139,7 +137,9 @@ def read_count(session_id: str | None) -> Operation[int]:
     """Messages of one session (0 if unknown) or of all, from the counters."""
     where = "id IS NOT NULL" if session_id is None else "id = :id"
     params = {} if session_id is None else {"id": session_id}
-    total = yield one(f"SELECT CAST(COALESCE(SUM(message_count), 0) AS BIGINT) AS n FROM sessions WHERE {where}", **params)
+    total = yield one(
+        f"SELECT CAST(COALESCE(SUM(message_count), 0) AS BIGINT) AS n FROM sessions WHERE {where}", **params
+    )
     return total.n
 
 

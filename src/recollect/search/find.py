@@ -121,9 +121,7 @@ def _page_of_ids(search: Search, params: dict[str, Any], after: int | None, n: i
     return [row.id for row in rows]
 
 
-def rank(
-    search: Search, top: int | None, most: int, n: int, patient: bool
-) -> Operation[tuple[int, Ranked] | Behind]:
+def rank(search: Search, top: int | None, most: int, n: int, patient: bool) -> Operation[tuple[int, Ranked] | Behind]:
     """The best `n` of the newest `most` matches up to id `top` (None: the newest there is)."""
     lag = yield from read_lag()
     if patient and lag.is_behind:

@@ -77,18 +77,14 @@ def _ascii_matches(text: str, phrases: Sequence[Phrase], width: int) -> list[_Fo
     lowered = text.lower()
     # Most phrases that are not there are ruled out by the fastest search there is.
     present = [phrase for phrase in phrases if all(token in lowered for token in phrase.tokens)]
-    firsts = [
-        found for phrase in present for found in islice(_occurrences(lowered, phrase, 0, len(lowered)), 1)
-    ]
+    firsts = [found for phrase in present for found in islice(_occurrences(lowered, phrase, 0, len(lowered)), 1)]
     if not firsts:
         return []
     # The first window of a single phrase is its best.
     reach = _REACH if len(firsts) > 1 else width
     first = min(firsts, key=_place)
     stop = min(len(lowered), max(first.start + reach, first.end + 1))
-    found = [
-        match for at, _, phrase in firsts if at < stop for match in _occurrences(lowered, phrase, at, stop)
-    ]
+    found = [match for at, _, phrase in firsts if at < stop for match in _occurrences(lowered, phrase, at, stop)]
     return sorted(found, key=_place)
 
 
@@ -245,9 +241,7 @@ def _merged(found: Sequence[_Found]) -> list[tuple[int, int]]:
     return merged
 
 
-def snippet(
-    text: str, phrases: Sequence[Phrase], *, tokens: int = 40, marks: tuple[str, str] = (">>>", "<<<")
-) -> str:
+def snippet(text: str, phrases: Sequence[Phrase], *, tokens: int = 40, marks: tuple[str, str] = (">>>", "<<<")) -> str:
     """At most `tokens` tokens of the text (at least one) on one line, where most of the phrases are.
 
     Every match of a phrase in it stands between the marks, and "..." where the text was cut. White space

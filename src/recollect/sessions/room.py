@@ -122,10 +122,10 @@ class Sessions:
         self,
         session_id: str,
         *,
-        system_prompt: str | None | UnsetType = UNSET,
-        model: str | None | UnsetType = UNSET,
-        config: Mapping[str, Any] | None | UnsetType = UNSET,
-        metadata: Mapping[str, Any] | None | UnsetType = UNSET,
+        system_prompt: str | UnsetType | None = UNSET,
+        model: str | UnsetType | None = UNSET,
+        config: Mapping[str, Any] | UnsetType | None = UNSET,
+        metadata: Mapping[str, Any] | UnsetType | None = UNSET,
     ) -> Session:
         """Changes what is given: None clears, metadata and config are replaced. Raises SessionNotFound."""
         encoder = self._encoder

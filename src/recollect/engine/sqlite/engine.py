@@ -17,12 +17,12 @@ from ..writer import Group, Lane, Writer
 from .connect import MEMORY, Connector, open_reader, open_writer, prepare
 from .faults import is_busy, translate
 from .fulltext import FULLTEXT
+from .identity import Identity
 from .lockfile import Claim, LockFile, busy
 from .migrate import check_version, newest
 from .readers import Readers
 from .run import Request, run_batch, run_memory_read, run_query, run_read
 from .thread import ThreadedConnection, connect
-from .identity import Identity
 
 
 class SqliteEngine:
@@ -295,5 +295,3 @@ def _retrieve(hop: asyncio.Future[Any]) -> None:
 
 def _nothing() -> None:
     """Nothing to give up."""
-
-

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 
-from ...errors import InvalidQuery, InvalidRecord, NotAStore, ReadOnly, SearchTimeout, StoreBusy, StoreDamaged
-from ...errors import StoreError, StoreFull
+from ...errors import (
+    InvalidQuery,
+    InvalidRecord,
+    NotAStore,
+    ReadOnly,
+    SearchTimeout,
+    StoreBusy,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+)
 from ..fulltext import IndexDamaged
 
 DRIVER_ERRORS = (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError)
@@ -24,7 +33,9 @@ def translate(error: Exception) -> StoreError:
     if code is not None and (known := _BY_CODE.get(code & 0xFF)):
         kind, meaning = known
         return _caused(kind(f"{meaning} ({text})"), error)
-    if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError | OverflowError | UnicodeError):
+    if isinstance(
+        error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError | OverflowError | UnicodeError
+    ):
         return _caused(InvalidRecord(f"the database refused a value: {text}; not stored"), error)
     return _caused(InvalidQuery(f"SQLite: {text}"), error)
 

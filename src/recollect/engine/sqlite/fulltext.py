@@ -45,9 +45,7 @@ class SqliteFullText:
 
     def remove(self, rows: Sequence[tuple[int, str, str]]) -> Statement:
         """Takes rows out."""
-        return many(
-            "INSERT INTO search_index (search_index, rowid, content, keys) VALUES ('delete', ?, ?, ?)", rows
-        )
+        return many("INSERT INTO search_index (search_index, rowid, content, keys) VALUES ('delete', ?, ?, ?)", rows)
 
     def merge(self, pages: int) -> Operation[bool]:
         """Merges segments for about `pages` pages; a negative number starts a merge of all of them."""

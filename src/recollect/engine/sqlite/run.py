@@ -100,7 +100,9 @@ def run_batch(connection: sqlite3.Connection, jobs: list[Job]) -> list[list[Any]
     return outcomes
 
 
-def _run_job(connection: sqlite3.Connection, op: Callable[..., Operation[Any]], writes: list[tuple[Any, ...]]) -> list[Any]:
+def _run_job(
+    connection: sqlite3.Connection, op: Callable[..., Operation[Any]], writes: list[tuple[Any, ...]]
+) -> list[Any]:
     if not coalesces(op):
         return [_alone(connection, op, args) for args in writes]
     items = [args[0] for args in writes]
@@ -122,7 +124,7 @@ def _alone(connection: sqlite3.Connection, op: Callable[..., Operation[Any]], ar
     try:
         result = drive(connection, op(*args))
     except BaseException as error:
-        if isinstance(error, StoreError) and stops_all(error) or not connection.in_transaction:
+        if (isinstance(error, StoreError) and stops_all(error)) or not connection.in_transaction:
             raise
         connection.execute("ROLLBACK TO op")
         connection.execute("RELEASE op")
@@ -145,9 +147,7 @@ class Request:
         return self.cancelled or (self.deadline is not None and time.monotonic() > self.deadline)
 
 
-def run_read(
-    connection: sqlite3.Connection, request: Request, op: Callable[..., Operation[Any]], *args: Any
-) -> Any:
+def run_read(connection: sqlite3.Connection, request: Request, op: Callable[..., Operation[Any]], *args: Any) -> Any:
     """Runs a read in one snapshot; nothing stays open behind it."""
     connection.set_progress_handler(request.stops, 10_000)
     try:
@@ -191,5 +191,3 @@ _READING = frozenset({
 
 def _only_reading(action: int, *_: Any) -> int:
     return sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
-
-
