@@ -128,10 +128,10 @@ class Encoder:
         return value if value.isascii() and "\x00" not in value else self._clean(value)
 
     def identifier(self, value: str, name: str) -> str:
-        """An id given from outside: any text but the empty one, unchanged or refused."""
+        """A text given from outside that names something: not empty, unchanged or refused."""
         if not isinstance(value, str) or not value:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRecord(f"{name} must be a text that is not empty, not {value!r}")
-        if _UNSTORABLE.search(value):
+        if not (value.isascii() and "\x00" not in value) and _UNSTORABLE.search(value):
             raise InvalidRecord(f"{name} must not contain NUL or lone surrogates: {value!r}")
         return value
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -254,6 +254,34 @@ class Hit(msgspec.Struct, frozen=True):
     context: list[ContextLine]
     cursor: str
     """`after=hit.cursor` continues behind this hit"""
+
+
+class Row(tuple[Any, ...]):
+    """A row of `store.query`: by position, by the name of the column as attribute or key, `dict(row)`."""
+
+    __slots__ = ()
+    columns: tuple[str, ...] = ()
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return self.columns
+
+    def __getitem__(self, key: Any) -> Any:
+        return tuple.__getitem__(self, self.columns.index(key) if isinstance(key, str) else key)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.columns:
+            return self[name]
+        raise AttributeError(name)
+
+    def __repr__(self) -> str:
+        return f"Row({', '.join(f'{name}={value!r}' for name, value in zip(self.columns, self, strict=True))})"
+
+
+def rows_of(columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[Row]:
+    """Rows with these columns."""
+    kind = type("Row", (Row,), {"__slots__": (), "columns": columns})
+    return [kind(row) for row in rows]
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):

@@ -35,7 +35,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """one message with all its fields, encoded; more is InvalidRecord"""
     indexed_bytes: int = 256 * 1024
     """text of one message that is indexed; the rest is stored, counted in `Stats.unindexed_bytes`"""
-    index_backlog: int = 16_384
+    index_backlog: int = 32_768
     """rows the search index may lag behind before appends and indexing alternate"""
     ranked: int = 50_000
     """newest matches that a search by relevance ranks"""

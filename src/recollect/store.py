@@ -11,10 +11,10 @@ from typing import Any, Literal, Self
 
 from .encoding import Encoder
 from .engine import Engine
-from .engine.operation import Operation, Row
+from .engine.operation import Operation
 from .errors import InvalidRecord, StoreError
 from .messages import Messages, Receipt
-from .models import Hit, Stats
+from .models import Hit, Row, Stats
 from .options import Durability, Limits, Timeouts
 from .search.index import VERSION, read_lag
 from .search.keeper import Keeper

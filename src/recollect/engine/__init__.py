@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from ..errors import StoreError
 from .fulltext import FullText
-from .operation import Operation, Row
+from ..models import Row
+from .operation import Operation
 from .writer import Lane
 
 
@@ -24,11 +25,11 @@ class Engine(Protocol):
     on_commit: list[Callable[[], None]]
     """called on the loop after each batch that this engine committed"""
 
-    async def write(
+    def write(
         self, op: Callable[..., Operation[Any]], *args: Any, session: str | None = None, size: int = 256,
         lane: Lane = Lane.FOREGROUND,
-    ) -> Any:  # fmt: skip
-        """Runs `op(*args)` in the next batch; returns its result after COMMIT."""
+    ) -> Awaitable[Any]:  # fmt: skip
+        """Runs `op(*args)` in the next batch; to be awaited for its result, which comes after COMMIT."""
         ...
 
     def submit(

@@ -10,6 +10,7 @@ The SQL is the portable subset: `:name` parameters, `IN :names` for a list, `?` 
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Generator, Iterable, Sequence
 from enum import IntEnum
 from functools import lru_cache
@@ -27,6 +28,7 @@ class Verb(IntEnum):
     MANY = 3
     LOCK = 4
     IDS = 5
+    TUPLES = 6
 
 
 class Statement(NamedTuple):
@@ -40,38 +42,14 @@ class Statement(NamedTuple):
 Operation = Generator[Statement, Any, T]
 
 
-class Row(tuple[Any, ...]):
-    """A row of a result: by position, by name as attribute or key, and `dict(row)`."""
-
-    __slots__ = ()
-    columns: tuple[str, ...] = ()
-
-    def keys(self) -> tuple[str, ...]:
-        """The names of the columns, in order."""
-        return self.columns
-
-    def __getitem__(self, key: Any) -> Any:
-        return tuple.__getitem__(self, self.columns.index(key) if isinstance(key, str) else key)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return tuple.__getitem__(self, self.columns.index(name))
-        except ValueError:
-            raise AttributeError(name) from None
-
-    def __repr__(self) -> str:
-        return f"Row({', '.join(f'{name}={value!r}' for name, value in zip(self.columns, self, strict=True))})"
+Row = Any
+"""A row of a result: a named tuple, by position or by the name of the column."""
 
 
 @lru_cache(maxsize=1024)
 def row_type(columns: tuple[str, ...]) -> Callable[[Iterable[Any]], Row]:
-    """The Row for these columns; unique legal names become fast attributes."""
-    fields = {
-        name: property(lambda row, at=at: tuple.__getitem__(row, at))
-        for at, name in enumerate(columns)
-        if name.isidentifier() and not hasattr(Row, name)
-    }
-    return type("Row", (Row,), {"__slots__": (), "columns": columns, **fields})
+    """What makes rows of these columns. Names that cannot be attributes become `_0`, `_1`…"""
+    return namedtuple("Row", columns, rename=True)._make  # pyright: ignore[reportUntypedNamedTuple]
 
 
 def one(sql: str, **params: Any) -> Statement:
@@ -82,6 +60,11 @@ def one(sql: str, **params: Any) -> Statement:
 def all(sql: str, **params: Any) -> Statement:
     """Every row, as a list."""
     return Statement(Verb.ALL, sql, params)
+
+
+def tuples(sql: str, **params: Any) -> Statement:
+    """Every row, as a list of plain tuples: for many rows, where names would cost more than they tell."""
+    return Statement(Verb.TUPLES, sql, params)
 
 
 def execute(sql: str, **params: Any) -> Statement:

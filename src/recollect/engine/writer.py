@@ -13,7 +13,10 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
+from itertools import chain
 from typing import Any
+
+import msgspec
 
 from ..errors import QueueFull, StoreBusy, StoreClosed, StoreError, WriteUnknown
 from .operation import Failed, coalesces
@@ -34,21 +37,16 @@ class Lane(IntEnum):
     """background work that is too far behind: every other turn is its"""
 
 
-class Write:
+class Write(msgspec.Struct, gc=False):
     """One operation on its way to a commit."""
 
-    __slots__ = ("args", "future", "op", "queued", "session", "size")
-
-    def __init__(
-        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int,
-        future: asyncio.Future[Any],
-    ) -> None:  # fmt: skip
-        self.op = op
-        self.args = args
-        self.session = session
-        self.size = size
-        self.future = future
-        self.queued = 0.0
+    op: Callable[..., Any]
+    args: tuple[Any, ...]
+    session: str | None
+    size: int
+    future: asyncio.Future[Any]
+    queued: float = 0.0
+    """monotonic seconds, of a background write"""
 
 
 class Group:
@@ -56,19 +54,22 @@ class Group:
 
     __slots__ = ("op", "writes")
 
-    def __init__(self, op: Callable[..., Any], write: Write) -> None:
+    def __init__(self, op: Callable[..., Any], writes: list[Write]) -> None:
         self.op = op
-        self.writes = [write]
+        self.writes = writes
 
 
 Commit = Callable[[list[Group]], Awaitable[list[list[Any]]]]
 
 
-def grouped(writes: Sequence[Write]) -> list[Group]:
+def grouped(writes: list[Write]) -> list[Group]:
     """Gathers writes of one kind, adjacent or not, as long as no two of a session change places.
 
     A write without a session may touch any: nothing moves across it.
     """
+    first = writes[0].op
+    if coalesces(first) and all([write.op is first for write in writes]):
+        return [Group(first, writes)]
     groups: list[Group] = []
     open_group: dict[Any, int] = {}
     last_of: dict[str, int] = {}
@@ -78,7 +79,7 @@ def grouped(writes: Sequence[Write]) -> list[Group]:
         at = open_group.get(write.op, -1) if gathers else -1
         if at <= barrier or (write.session is not None and at < last_of.get(write.session, -1)):
             at = len(groups)
-            groups.append(Group(write.op, write))
+            groups.append(Group(write.op, [write]))
             if gathers:
                 open_group[write.op] = at
         else:
@@ -91,19 +92,31 @@ def grouped(writes: Sequence[Write]) -> list[Group]:
 
 
 class Writer:
-    """Owns the queue and the task that drains it."""
+    """Owns the queue and the task that drains it.
+
+    What is queued are batches: a write joins the last one while there is room in it, so that the
+    queue is touched once per batch.
+    """
 
     def __init__(
-        self, commit: Commit, *, operations: int, size: int, batch_operations: int, batch_bytes: int,
+        self,
+        commit: Commit,
+        *,
+        operations: int,
+        size: int,
+        batch_operations: int,
+        batch_bytes: int,
         committed: Callable[[], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._commit = commit
         self._committed = committed
         self._most_operations = operations
         self._most_bytes = size
         self._batch_operations = batch_operations
         self._batch_bytes = batch_bytes
-        self._queue: asyncio.Queue[Write | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[list[Write]] = asyncio.Queue()
+        self._filling: list[Write] = []
+        self._filling_bytes = 0
         self._background: deque[Write] = deque()
         self._alternate: deque[Write] = deque()
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -129,52 +142,63 @@ class Writer:
 
     # -- in ------------------------------------------------------------------------------------
 
-    async def write(
+    def write(
         self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int, lane: Lane
-    ) -> Any:
-        """Queues a write, waiting in order for room, and returns its result once committed."""
-        if lane is Lane.FOREGROUND and (self._in_line or not self._has_room(size)):
-            await self._admission(size)
-        return await self._put(op, args, session, size, lane)
+    ) -> Awaitable[Any]:
+        """Queues a write, in order with those that wait for room; to be awaited for its result."""
+        if lane is not Lane.FOREGROUND:
+            return self._put_background(op, args, session, size, lane)
+        if self._in_line or not self._has_room(size):
+            return self._write_in_turn(op, args, session, size)
+        return self._put(op, args, session, size)
 
     def submit(
         self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int
     ) -> asyncio.Future[Any]:
         """Queues a write now or raises QueueFull; the future has the result once committed."""
         if self._in_line or not self._has_room(size):
-            raise QueueFull(f"{self.operations} writes ({self.bytes} bytes) are waiting, others for room; not stored")
-        return self._put(op, args, session, size, Lane.FOREGROUND)
+            raise QueueFull(
+                f"{self.operations} writes ({self.bytes} bytes) are waiting, others for room; not stored"
+            )
+        return self._put(op, args, session, size)
 
     def _put(
-        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int, lane: Lane
+        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int
     ) -> asyncio.Future[Any]:
         if self._closed:
             raise self._closed
         future: asyncio.Future[Any] = self._loop.create_future()
-        write = Write(op, args, session, size, future)
-        if lane is not Lane.FOREGROUND:
-            self._put_background(write, lane)
-            return future
+        filling = self._filling
+        if not filling or len(filling) >= self._batch_operations or self._filling_bytes >= self._batch_bytes:
+            filling = self._filling = []
+            self._filling_bytes = 0
+            self._queue.put_nowait(filling)
+        filling.append(Write(op, args, session, size, future))
+        self._filling_bytes += size
         self.operations += 1
         self.bytes += size
-        if self.operations > self.high_water:
-            self.high_water = self.operations
-        self._queue.put_nowait(write)
         return future
 
-    def _put_background(self, write: Write, lane: Lane) -> None:
+    def _put_background(
+        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int, lane: Lane
+    ) -> asyncio.Future[Any]:
+        if self._closed:
+            raise self._closed
+        write = Write(op, args, session, size, self._loop.create_future())
         write.queued = time.monotonic()
         (self._alternate if lane is Lane.ALTERNATE else self._background).append(write)
-        self._queue.put_nowait(None)  # wakes the task; carries nothing
+        self._queue.put_nowait([])  # wakes the task; carries nothing
+        return write.future
 
     def _has_room(self, size: int) -> bool:
         if self.operations == 0:
             return True
         return self.operations < self._most_operations and self.bytes + size <= self._most_bytes
 
-    async def _admission(self, size: int) -> None:
-        """Waits in line for room for one write of `size` bytes. It was set aside by `_admit`, and is
-        given back here, for `_put` takes it without a pause."""
+    async def _write_in_turn(
+        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int
+    ) -> Any:
+        """Waits in line until room was set aside by `_admit`, and takes it without a pause."""
         if self._closed:
             raise self._closed
         waiter: asyncio.Future[None] = self._loop.create_future()
@@ -182,17 +206,19 @@ class Writer:
         self._in_line += 1
         try:
             await waiter
-            self._release(size)
+            self._release(1, size)
+            future = self._put(op, args, session, size)
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._release(size)  # the room came with the cancellation: pass it on
+                self._release(1, size)  # the room came with the cancellation: pass it on
             self._admit()
             raise
         finally:
             self._in_line -= 1
+        return await future
 
-    def _release(self, size: int) -> None:
-        self.operations -= 1
+    def _release(self, operations: int, size: int) -> None:
+        self.operations -= operations
         self.bytes -= size
 
     def _admit(self) -> None:
@@ -228,16 +254,16 @@ class Writer:
 
     async def _next(self) -> list[Write]:
         """The writes of the next turn; a background write goes alone."""
+        if (self._background or self._alternate) and self._queue.empty():
+            # Those whose results were just set have not run yet: what they write next comes first.
+            await asyncio.sleep(0)
         background = self._due()
-        if background is None and self._queue.empty() and self._background:
+        if background is None and self._background and self._queue.empty():
             background = self._background.popleft()
         if background is not None:
             self._background_last = True
             return [] if background.future.done() else [background]
-        self._background_last = False
-        batch = self._take(await self._queue.get())
-        self._admit()
-        return batch
+        return self._take(await self._queue.get())
 
     def _due(self) -> Write | None:
         if self._alternate and (self._queue.empty() or not self._background_last):
@@ -246,19 +272,17 @@ class Writer:
             return self._background.popleft()
         return None
 
-    def _take(self, write: Write | None) -> list[Write]:
-        """What is queued, up to the bounds of a batch; a caller cancelled by now is left out."""
-        batch: list[Write] = []
-        size = 0
-        while True:
-            if write is not None:
-                self._release(write.size)
-                if not write.future.done():
-                    batch.append(write)
-                    size += write.size
-            if self._queue.empty() or len(batch) >= self._batch_operations or size >= self._batch_bytes:
-                return batch
-            write = self._queue.get_nowait()
+    def _take(self, batch: list[Write]) -> list[Write]:
+        """A batch off the queue, without the writes of callers who were cancelled by now."""
+        if batch is self._filling:
+            self._filling = []
+        if not batch:
+            return batch
+        self._background_last = False
+        self.high_water = max(self.high_water, self.operations)  # it grows until something is taken
+        self._release(len(batch), sum([write.size for write in batch]))
+        self._admit()
+        return [write for write in batch if not write.future.done()]
 
     async def _turn(self, batch: list[Write]) -> None:
         self._current = batch
@@ -294,12 +318,13 @@ class Writer:
         self._fail_queued(error)
 
     def _fail_queued(self, error: StoreError) -> None:
-        queued = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
-        self._answer_all([*self._background, *self._alternate, *filter(None, queued)], error)
+        batches = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        self._answer_all([*self._background, *self._alternate, *chain.from_iterable(batches)], error)
         self._background.clear()
         self._alternate.clear()
+        self._filling = []
         self.operations = self.bytes = 0
-        self._queue.put_nowait(None)  # the task may be waiting for one
+        self._queue.put_nowait([])  # the task may be waiting for one
 
     # -- end -----------------------------------------------------------------------------------
 
@@ -323,7 +348,7 @@ class Writer:
         """
         self.refuse(StoreClosed("the store is closed; not stored"))
         self._stopping = True
-        self._queue.put_nowait(None)
+        self._queue.put_nowait([])
         if self._task is None:
             return
         _, late = await asyncio.wait([self._task], timeout=timeout_s)

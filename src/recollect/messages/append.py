@@ -6,13 +6,14 @@ concerned, one INSERT per set of columns, one UPDATE of the counters.
 
 from __future__ import annotations
 
+from builtins import all as all_
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from ..engine.operation import Failed, Operation, Row, all, coalescing, ids, lock, many
+from ..engine.operation import Failed, Operation, all, coalescing, ids, lock, many, tuples
 from ..errors import SequenceConflict, SessionNotFound, StoreError, TurnLost
 from ..models import MessageRef
 from ..usage import SessionRounds, write_rounds
@@ -26,49 +27,48 @@ class _Counters:
     """A session's counters while a batch is worked through."""
 
     __slots__ = (
-        "calls", "changed", "count", "last_active", "next_seq", "pending", "preview", "round", "send", "session",
+        "calls", "count", "last_active", "next_seq", "pending", "preview", "round", "send", "session", "taken",
         "updated",
     )  # fmt: skip
 
-    def __init__(self, row: Row) -> None:
-        (_, self.session, self.next_seq, self.send, self.round, self.count, self.calls, self.last_active,
-         self.updated, self.preview, self.pending) = row  # fmt: skip
-        self.changed = False
+    def __init__(self, row: tuple[Any, ...]) -> None:
+        (_, self.session, self.next_seq, self.send, self.round, self.count, self.last_active, self.preview) = row
+        self.taken = 0
+        self.calls = 0
+        self.updated = 0
+        self.pending: str | None | UnsetType = UNSET
 
     def take(self, row: NewRow) -> int:
         """Counts one more message in; returns its seq."""
         seq = self.next_seq
         self.next_seq = seq + 1
-        if row.role == "user":
-            if row.send_index is None:
-                self.send += 1
-            if self.preview is None and row.content:
-                self.preview = preview(row.content)
-        if row.send_index is not None and row.send_index > self.send:
-            self.send = row.send_index
-        if self.count == 0 or row.created_at > self.last_active:
-            self.last_active = row.created_at
-        self.count += 1
+        self.taken += 1
         self.calls += row.calls
-        self.changed = True
+        if row.send_index is not None:
+            if row.send_index > self.send:
+                self.send = row.send_index
+        elif row.role == "user":
+            self.send += 1
+        if self.preview is None and row.role == "user" and row.content:
+            self.preview = preview(row.content)
+        if row.created_at > self.last_active or (self.count == 0 and self.taken == 1):
+            self.last_active = row.created_at
         return seq
-
-    def as_update(self) -> tuple[Any, ...]:
-        return (
-            self.next_seq, self.send, self.count, self.calls, self.last_active, self.updated, self.preview,
-            self.pending, self.session,
-        )  # fmt: skip
 
 
 _COUNTERS = """
-SELECT id, session, next_seq, send_index, round_index, message_count, tool_call_count, last_active_at,
-  updated_at, preview, pending
+SELECT id, session, next_seq, send_index, round_index, message_count, last_active_at, preview
 FROM sessions WHERE id IN :ids"""
 
 _UPDATE = """
-UPDATE sessions SET next_seq = ?, send_index = ?, message_count = ?, tool_call_count = ?,
-  last_active_at = ?, updated_at = ?, preview = ?, pending = ?, revision = revision + 1
+UPDATE sessions SET next_seq = ?, send_index = ?, message_count = message_count + ?, last_active_at = ?,
+  updated_at = ?, revision = revision + 1
 WHERE session = ?"""
+
+_UPDATE_RARE = """
+UPDATE sessions SET tool_call_count = tool_call_count + ?, preview = ? WHERE session = ?"""
+
+_UPDATE_PENDING = "UPDATE sessions SET pending = ?, revision = revision + 1 WHERE session = ?"
 
 _EXTERNAL = """
 SELECT s.id AS session_id, m.external_id, m.id, m.seq
@@ -84,29 +84,41 @@ def append(items: list[Append]) -> Operation[list[list[MessageRef] | Failed]]:
     """Appends each item's messages to its session; per item the references or why not."""
     names = sorted({item.session_id for item in items})
     yield lock(*names)
-    rows = yield all(_COUNTERS, ids=names)
+    rows = yield tuples(_COUNTERS, ids=names)
     sessions = {row[0]: _Counters(row) for row in rows}
+    first_seen = {counters.session for counters in sessions.values() if counters.preview is None}
     known = yield from _known(items)
     fences = yield from _fences(items)
     numbers = iter((yield ids(sum([len(item.rows) for item in items]) or 1)))
-    inserts: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    inserts: Inserts = {}
     outcomes: list[list[MessageRef] | Failed] = []
     for item in items:
-        refusal = _refusal(item, sessions, fences)
-        if refusal:
+        counters = sessions.get(item.session_id)
+        if counters is None:
+            outcomes.append(Failed(_missing(item.session_id)))
+        elif refusal := _refusal(item, counters, known, fences):
             outcomes.append(Failed(refusal))
         else:
-            outcomes.append(_place(item, sessions[item.session_id], known, numbers, inserts))
+            outcomes.append(_place(item, counters, known, numbers, inserts))
     for columns, values in inserts.items():
         yield many(_insert(columns), values)
-    updates = [counters.as_update() for counters in sessions.values() if counters.changed]
-    if updates:
-        yield many(_UPDATE, updates)
-    yield from _record_usage(items, outcomes, sessions)
+    yield from _update([counters for counters in sessions.values() if counters.taken], first_seen)
+    yield from _finish(items, outcomes, sessions)
     return outcomes
 
 
+def _update(changed: Sequence[_Counters], first_seen: set[int]) -> Operation[None]:
+    """Writes the counters; what seldom changes by statements of its own, for columns cost."""
+    if changed:
+        yield many(_UPDATE, [(c.next_seq, c.send, c.taken, c.last_active, c.updated, c.session) for c in changed])
+    rare = [(c.calls, c.preview, c.session) for c in changed if c.calls or (c.preview and c.session in first_seen)]
+    if rare:
+        yield many(_UPDATE_RARE, rare)
+
+
 Known = dict[tuple[str, str], MessageRef]
+Inserts = dict[tuple[str, ...], list[tuple[Any, ...]]]
+"""rows to insert, by the optional columns that are set"""
 
 
 def _known(items: Sequence[Append]) -> Operation[Known]:
@@ -126,10 +138,11 @@ def _fences(items: Sequence[Append]) -> Operation[dict[str, int]]:
     return {row.id: row.fence for row in found}
 
 
-def _refusal(item: Append, sessions: dict[str, _Counters], fences: dict[str, int]) -> StoreError | None:
-    counters = sessions.get(item.session_id)
-    if counters is None:
-        return SessionNotFound(f"no session {item.session_id!r}; not stored: create it first, or use sessions.ensure")
+def _refusal(item: Append, counters: _Counters, known: Known, fences: dict[str, int]) -> StoreError | None:
+    if item.expected_seq is None and item.fence is None:
+        return None
+    if all_(row.external_id and (item.session_id, row.external_id) in known for row in item.rows):
+        return None  # a repeat is answered as it was the first time
     if item.fence is not None and fences.get(item.session_id) != item.fence:
         return TurnLost(f"fence {item.fence} does not hold the turn of {item.session_id!r}; not stored")
     if item.expected_seq is not None and counters.next_seq != item.expected_seq:
@@ -137,32 +150,37 @@ def _refusal(item: Append, sessions: dict[str, _Counters], fences: dict[str, int
     return None
 
 
+_new_ref = tuple.__new__
+"""a MessageRef without the detour through its constructor, in the innermost loop of the store"""
+
+
+def _missing(session_id: str) -> SessionNotFound:
+    return SessionNotFound(f"no session {session_id!r}; not stored: create it first, or use sessions.ensure")
+
+
 def _place(
-    item: Append,
-    counters: _Counters,
-    known: Known,
-    numbers: Iterator[int],
-    inserts: dict[tuple[str, ...], list[tuple[Any, ...]]],
+    item: Append, counters: _Counters, known: Known, numbers: Iterator[int], inserts: Inserts
 ) -> list[MessageRef]:
     """Gives the item's rows their numbers and adds them to the inserts."""
     refs: list[MessageRef] = []
     for row in item.rows:
-        if row.external_id and (ref := known.get((item.session_id, row.external_id))):
-            refs.append(ref)
-            continue
-        seq = counters.take(row)
-        ref = MessageRef(next(numbers), seq)
-        refs.append(ref)
-        send = counters.send if row.send_index is None else row.send_index
-        values = (ref.id, counters.session, seq, seq, row.role, row.content, send, row.created_at)
         optional = row.optional
-        if row.external_id:
-            known[item.session_id, row.external_id] = ref
+        if row.external_id is not None:
+            if ref := known.get((item.session_id, row.external_id)):
+                refs.append(ref)
+                continue
             optional = {**optional, "external_id": row.external_id}
-        inserts.setdefault(tuple(optional), []).append((*values, *optional.values()))
+        seq = counters.take(row)
+        id = next(numbers)
+        send = counters.send if row.send_index is None else row.send_index
+        values = (id, counters.session, seq, seq, row.role, row.content, send, row.created_at, *optional.values())
+        inserts.setdefault(tuple(optional), []).append(values)
+        ref = _new_ref(MessageRef, (id, seq))
+        refs.append(ref)
+        if row.external_id is not None:
+            known[item.session_id, row.external_id] = ref
     if item.pending is not UNSET:
         counters.pending = item.pending
-        counters.changed = True
     if item.at > counters.updated:
         counters.updated = item.at
     return refs
@@ -175,9 +193,13 @@ def _insert(optional: tuple[str, ...]) -> str:
     return f"INSERT INTO messages ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
-def _record_usage(
+def _finish(
     items: Sequence[Append], outcomes: Sequence[list[MessageRef] | Failed], sessions: dict[str, _Counters]
 ) -> Operation[None]:
+    """Writes the pending state and the usage that came with messages."""
+    pending = [(c.pending, c.session) for c in sessions.values() if c.pending is not UNSET]
+    if pending:
+        yield many(_UPDATE_PENDING, pending)
     rounds = [
         SessionRounds(counters.session, counters.send, counters.round, item.usage)
         for item, outcome in zip(items, outcomes, strict=True)

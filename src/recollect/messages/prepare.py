@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -17,7 +17,7 @@ _OVERHEAD = 200
 """bytes of a row beside its texts, for the bounds of the queue"""
 
 
-class NewRow(NamedTuple):
+class NewRow(msgspec.Struct, frozen=True, gc=False):
     """A message ready for its transaction, which adds id, session, seq, position and send_index."""
 
     role: str
@@ -32,7 +32,7 @@ class NewRow(NamedTuple):
     size: int
 
 
-class Append(NamedTuple):
+class Append(msgspec.Struct, frozen=True, gc=False):
     """What one call appends to one session: all of it or nothing."""
 
     session_id: str
@@ -64,8 +64,6 @@ def prepare(encoder: Encoder, message: NewMessage) -> NewRow:
         content, optional["parts"] = _structured(encoder, content)
     else:
         content = encoder.text(content, "content")
-    if not isinstance(message.role, str) or not message.role:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidRecord(f"role must be a text that is not empty, not {message.role!r}")
     for name, encode in _OPTIONAL.items():
         value = getattr(message, name)
         if value is not None:
@@ -75,15 +73,29 @@ def prepare(encoder: Encoder, message: NewMessage) -> NewRow:
         optional.pop("tool_calls", None)
     created = instant(message.created_at, "created_at")
     return NewRow(
-        encoder.text(message.role, "role") or "",
+        encoder.identifier(message.role, "role"),
         content,
         now() if created is None else created,
         count(message.send_index, "send_index"),
-        _external(encoder, message.external_id),
+        None if message.external_id is None else encoder.identifier(message.external_id, "external_id"),
         optional,
         calls,
         encoder.within(_size(content, optional), "the message"),
     )
+
+
+def prepare_words(encoder: Encoder, session_id: str, role: str, content: str) -> Append:
+    """The same for a role and a text and nothing else, which is most of what is appended."""
+    text = encoder.text(content, "content")
+    size = _OVERHEAD + _bytes(text)
+    if size > encoder.row_bytes:
+        encoder.within(size, "the message")
+    at = now()
+    row = NewRow(encoder.identifier(role, "role"), text, at, None, None, _NOTHING, 0, size)
+    return Append(encoder.identifier(session_id, "session_id"), (row,), at)
+
+
+_NOTHING: dict[str, Any] = {}
 
 
 def _structured(encoder: Encoder, content: Any) -> tuple[str | None, str]:
@@ -92,10 +104,6 @@ def _structured(encoder: Encoder, content: Any) -> tuple[str | None, str]:
     encoded = encoder.json(content, "content")
     words = "\n".join(texts(msgspec.json.decode(encoded)))
     return words or None, encoded
-
-
-def _external(encoder: Encoder, external_id: str | None) -> str | None:
-    return None if external_id is None else encoder.identifier(external_id, "external_id")
 
 
 def _calls(tool_calls: Any) -> int:

@@ -16,7 +16,7 @@ from ..errors import InvalidRecord, StoreError
 from ..filters import page_size
 from ..models import Message, MessageRef, NewMessage, NewUsage, Page
 from .append import append
-from .prepare import Append, as_new_message, prepare_append
+from .prepare import Append, as_new_message, prepare_append, prepare_words
 from .transcript import read_conversation, read_count, read_id, read_page, read_seq, read_since, read_tail
 
 log = logging.getLogger("recollect")
@@ -94,6 +94,13 @@ class Messages:
         Cancelled before its batch was taken, nothing is stored; after that it is, and repeating it with
         the same external_id is harmless. Raises SessionNotFound, InvalidRecord and what the store may.
         """
+        if type(content) is str and (
+            name is tool_calls is tool_call_id is reasoning is reasoning_details is provider_items is token_count
+            is finish_reason is round_index is send_index is external_id is metadata is created_at is expected_seq
+            is fence is usage is None
+        ) and pending is UNSET:  # fmt: skip
+            item = prepare_words(self._encoder, session_id, role, content)
+            return (await self._engine.write(append, item, session=session_id, size=item.rows[0].size))[0]
         message = NewMessage(
             role=role, content=content, name=name, tool_calls=tool_calls, tool_call_id=tool_call_id,
             reasoning=reasoning, reasoning_details=reasoning_details, provider_items=provider_items,

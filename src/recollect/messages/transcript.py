@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..encoding import decode_json, json_value, moment
-from ..engine.operation import Operation, Row, all, one
+from ..engine.operation import Operation, Row, all, one, tuples
 from ..errors import InvalidRecord
 from ..models import Message, MessageState, Page
 
@@ -58,11 +58,11 @@ def read_page(session_id: str, states: str, after: str | None, limit: int | None
     if limit is not None:
         sql += " LIMIT :limit"
         params["limit"] = limit + 1
-    rows = yield all(sql, **params)
+    rows = yield tuples(sql, **params)
     return _page(session_id, rows, limit)
 
 
-def _page(session_id: str, rows: list[Row], limit: int | None) -> Page[Message]:
+def _page(session_id: str, rows: list[tuple[Any, ...]], limit: int | None) -> Page[Message]:
     items = [message(session_id, row) for row in rows[:limit]]
     more = limit is not None and len(rows) > limit
     return Page(items, f"{items[-1].position}.{items[-1].seq}" if more else None)
@@ -94,7 +94,7 @@ def read_since(session_id: str, states: str, after_seq: int, limit: int | None) 
     if limit is not None:
         sql += " LIMIT :limit"
         params["limit"] = limit
-    rows = yield all(sql, **params)
+    rows = yield tuples(sql, **params)
     return Page([message(session_id, row) for row in rows])
 
 
@@ -103,7 +103,7 @@ def read_tail(session_id: str, n: int) -> Operation[list[Message]]:
     session = yield one(_SESSION, id=session_id)
     if session is None or n == 0:
         return []
-    rows = yield all(f"{_arms('active', '')} ORDER BY 3 DESC, 2 DESC LIMIT :n", session=session.session, n=n)
+    rows = yield tuples(f"{_arms('active', '')} ORDER BY 3 DESC, 2 DESC LIMIT :n", session=session.session, n=n)
     return [message(session_id, row) for row in reversed(rows)]
 
 

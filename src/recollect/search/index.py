@@ -221,6 +221,24 @@ def _indexed(rows: Sequence[Row], watermark: int, most: int) -> Iterator[tuple[i
             yield entry.id, entry.words, entry.keys
 
 
+_ENTRIES = """
+SELECT m.id, m.content, m.tool_calls, s.session, s.user_id, s.user_late
+FROM messages m JOIN sessions s ON s.session = m.session WHERE m.id IN :ids"""
+
+
+def reworded(fulltext: FullText, ids: Sequence[int], change: Operation[None]) -> Operation[None]:
+    """Runs `change`, which gives these messages other words; those that are indexed change with it."""
+    yield from remove_entries(fulltext, (yield all(_ENTRIES, ids=ids)))
+    yield from change
+    state = yield one("SELECT watermark, version, row_bytes FROM index_state")
+    if state.version != VERSION:
+        return
+    rows = yield all(_ENTRIES, ids=ids)
+    found = list(_indexed(rows, state.watermark, state.row_bytes))
+    if found:
+        yield fulltext.insert(found)
+
+
 def merge(fulltext: FullText, pages: int) -> Operation[Any]:
     """One bounded step of tidying; True while there is more."""
     return (yield from fulltext.merge(pages))

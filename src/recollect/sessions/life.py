@@ -63,13 +63,13 @@ def _fill(row: Row, new: NewSession) -> Operation[None]:
     missing = {
         name: given[name]
         for name in ("user_id", "key", "model", "title")
-        if row[name] is None and given[name] is not None
+        if getattr(row, name) is None and given[name] is not None
     }
     if row.source == UNKNOWN_SOURCE and new.source != UNKNOWN_SOURCE:
         missing["source"] = new.source
     if "user_id" in missing and row.next_seq > 1:
         missing["user_late"] = 1  # its messages are indexed without the user: searches look for the session
-    texts = {name: given[name] for name in TEXTS if row[name] is None and given[name] is not None}
+    texts = {name: given[name] for name in TEXTS if getattr(row, name) is None and given[name] is not None}
     yield from claim(missing.get("title"), new.id)
     if missing:
         yield from _set(row.session, missing)

@@ -31,7 +31,7 @@ def read_page(where: Filter, order: str, limit: int, after: str | None) -> Opera
     cursor = None
     if len(rows) > limit:
         last = rows[limit - 1]
-        cursor = f"{order}.{last[column]}.{last.number}"
+        cursor = f"{order}.{getattr(last, column)}.{last.number}"
     return Page([session(row) for row in rows[:limit]], cursor)
 
 

@@ -6,13 +6,14 @@ import asyncio
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from ...errors import ForkedStore, ReadOnly, StoreClosed, StoreDamaged, StoreError, StoreReplaced, WrongLoop
 from ...options import Durability, Limits, Timeouts
-from ..operation import Operation, Row
+from ...models import Row
+from ..operation import Operation
 from ..writer import Group, Lane, Writer
 from .connect import MEMORY, Connector, open_reader, open_writer, prepare
 from .faults import is_busy, translate
@@ -23,6 +24,17 @@ from .migrate import check_version, newest
 from .readers import Readers
 from .run import Request, run_batch, run_memory_read, run_query, run_read
 from .thread import ThreadedConnection, connect
+
+
+_open_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
+
+
+def _mark_forked() -> None:
+    for engine in _open_engines:
+        engine._forked()  # pyright: ignore[reportPrivateUsage]
+
+
+os.register_at_fork(after_in_child=_mark_forked)
 
 
 class SqliteEngine:
@@ -42,8 +54,8 @@ class SqliteEngine:
         self._limits = limits
         self._timeouts = timeouts
         self._connector = connector or sqlite3.connect
-        self._closed: StoreError | None = self.not_open
-        self._sticky: StoreError | None = None
+        self._unusable: StoreError | None = self.not_open
+        self._refusal: StoreError | None = ReadOnly(_READONLY) if readonly else None
         self._lock: LockFile | None = None
         self._identity: Identity | None = None
         self._give_up: Callable[[], None] = _nothing
@@ -56,7 +68,6 @@ class SqliteEngine:
     async def open(self) -> None:
         """Opens the writer (schema made or brought up to date) and gets the readers ready."""
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
         connector = self._open_readonly if self.readonly else self._open_for_writing
         try:
             async with asyncio.timeout(self._timeouts.busy_s + 1):
@@ -74,7 +85,8 @@ class SqliteEngine:
             )
             self._writer.start()
         self._readers = Readers(self._connect_reader, self._limits.readers, self._timeouts.reader_wait_s)
-        self._closed = None
+        self._unusable = None
+        _open_engines.add(self)
 
     def _open_for_writing(self) -> sqlite3.Connection:
         options = {
@@ -108,9 +120,9 @@ class SqliteEngine:
 
     async def aclose(self, timeout_s: float) -> None:
         """Drains the queue, then closes: readers first, for the writer's close checkpoints."""
-        if self._closed:
+        if self._unusable:
             return
-        self._closed = StoreClosed("the store is closed")
+        self._unusable = StoreClosed("the store is closed")
         if not self.readonly:
             await self._writer.stop(timeout_s, lambda: self._give_up())
         if self._reads:
@@ -125,51 +137,59 @@ class SqliteEngine:
         _, late = await asyncio.wait([closing], timeout=self._timeouts.busy_s)
         connection.abandon()
         self._connection = None
+        _open_engines.discard(self)
         if late:
             raise busy(self.path)
 
     def _check(self) -> None:
-        if self._closed:
-            raise self._closed
-        if os.getpid() != self._pid:
-            raise ForkedStore("the process was forked while this store was open: open a new one in the child")
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongLoop("this store was opened on another event loop: open one per loop")
+        if self._unusable or asyncio.get_running_loop() is not self._loop:
+            raise self._why_unusable()
+
+    def _why_unusable(self) -> StoreError:
+        return self._unusable or WrongLoop("this store was opened on another event loop: open one per loop")
+
+    def _forked(self) -> None:
+        if self._unusable is None:
+            self._unusable = ForkedStore(
+                "the process was forked while this store was open: open a new one in the child"
+            )
 
     # -- writing -------------------------------------------------------------------------------
 
-    async def write(
-        self, op: Callable[..., Operation[Any]], *args: Any, session: str | None = None, size: int = 256,
+    def write(
+        self,
+        op: Callable[..., Operation[Any]],
+        *args: Any,
+        session: str | None = None,
+        size: int = 256,
         lane: Lane = Lane.FOREGROUND,
-    ) -> Any:  # fmt: skip
-        """Runs `op(*args)` in the next batch; returns its result after COMMIT.
+    ) -> Awaitable[Any]:
+        """Runs `op(*args)` in the next batch; to be awaited for its result, which comes after COMMIT.
 
         `session` names the one session it touches (None: any, so that nothing passes it), `size` is
         what it holds in the queue, in bytes.
         """
-        self._check_writing()
-        return await self._writer.write(op, args, session, size, lane)
+        if self._unusable or asyncio.get_running_loop() is not self._loop:
+            raise self._why_unusable()
+        if self._refusal:
+            raise self._refusal
+        return self._writer.write(op, args, session, size, lane)
 
     def submit(
         self, op: Callable[..., Operation[Any]], *args: Any, session: str | None = None, size: int = 256
     ) -> asyncio.Future[Any]:
         """The same, queued before it returns, or QueueFull."""
-        self._check_writing()
-        return self._writer.submit(op, args, session, size)
-
-    def _check_writing(self) -> None:
         self._check()
-        if self.readonly:
-            raise ReadOnly("the store was opened with readonly=True; not stored")
-        if self._sticky:
-            raise self._sticky
+        if self._refusal:
+            raise self._refusal
+        return self._writer.submit(op, args, session, size)
 
     async def _commit(self, groups: list[Group]) -> list[list[Any]]:
         """One batch, one hop. At the deadline a batch that has not begun is taken back."""
         connection = self._connection
         assert connection is not None
-        if self._sticky:
-            raise self._sticky
+        if self._refusal:
+            raise self._refusal
         claim = Claim(self._timeouts.busy_s)
         jobs = [(group.op, [write.args for write in group.writes]) for group in groups]
         hop = connection.submit(self._batch, claim, jobs)
@@ -183,7 +203,7 @@ class SqliteEngine:
         try:
             return await hop
         except (StoreDamaged, StoreReplaced) as error:
-            self._sticky = error
+            self._refusal = error  # sticky: nothing is written to such a file any more
             raise
         finally:
             timer.cancel()
@@ -254,6 +274,9 @@ class SqliteEngine:
             "sqlite_version": sqlite3.sqlite_version,
             "durability": self._durability.value,
         }
+
+
+_READONLY = "the store was opened with readonly=True; not stored"
 
 
 def _begin(connection: sqlite3.Connection, claim: Claim, path: str) -> None:

@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import Any
 
 from ...errors import StoreError
+from ...models import Row as QueryRow
+from ...models import rows_of
 from ..operation import Failed, Operation, Row, Statement, Verb, coalesces, row_type
 from .faults import DRIVER_ERRORS, stops_all, translate
 
@@ -21,12 +23,21 @@ _IN_LIST = re.compile(r"\bIN :(\w+)")
 
 
 @lru_cache(maxsize=1024)
-def dialect(sql: str) -> tuple[str, tuple[str, ...]]:
-    """The statement as SQLite takes it, and the parameters that are lists.
+def lists_of(sql: str) -> tuple[str, ...]:
+    """The parameters of a statement that are lists."""
+    return tuple(_IN_LIST.findall(sql))
 
-    A list travels as one JSON text, so that its length does not make another statement.
-    """
-    return _IN_LIST.sub(r"IN (SELECT value FROM json_each(:\1))", sql), tuple(_IN_LIST.findall(sql))
+
+@lru_cache(maxsize=1024)
+def dialect(sql: str, single: tuple[str, ...] = ()) -> str:
+    """The statement as SQLite takes it. A list travels as one JSON text, so that its length does not
+    make another statement; one of a `single` value is that value."""
+
+    def one_or_several(found: re.Match[str]) -> str:
+        name = found[1]
+        return f"= :{name}" if name in single else f"IN (SELECT value FROM json_each(:{name}))"
+
+    return _IN_LIST.sub(one_or_several, sql)
 
 
 def perform(connection: sqlite3.Connection, statement: Statement) -> Any:
@@ -43,14 +54,18 @@ def perform(connection: sqlite3.Connection, statement: Statement) -> Any:
     cursor = _execute(connection, sql, params)
     if verb is Verb.EXECUTE:
         return cursor.rowcount
+    if verb is Verb.TUPLES:
+        return cursor.fetchall()
     return _one(cursor) if verb is Verb.ONE else _all(cursor)
 
 
 def _execute(connection: sqlite3.Connection, sql: str, params: dict[str, Any]) -> sqlite3.Cursor:
-    sql, lists = dialect(sql)
-    for name in lists:
-        params[name] = json.dumps(list(params[name]))
-    return connection.execute(sql, params)
+    lists = lists_of(sql)
+    if not lists:
+        return connection.execute(sql, params)
+    single = tuple([name for name in lists if len(params[name]) == 1])
+    values = {name: params[name][0] if name in single else json.dumps(list(params[name])) for name in lists}
+    return connection.execute(dialect(sql, single), {**params, **values})
 
 
 def _all(cursor: sqlite3.Cursor) -> list[Row]:
@@ -91,13 +106,32 @@ Job = tuple[Callable[..., Operation[Any]], list[tuple[Any, ...]]]
 def run_batch(connection: sqlite3.Connection, jobs: list[Job]) -> list[list[Any]]:
     """Runs the jobs inside the open transaction and commits: one outcome per write."""
     try:
-        outcomes = [_run_job(connection, op, writes) for op, writes in jobs]
+        outcomes = [_run_sole(connection, *jobs[0])] if len(jobs) == 1 else [_run_job(connection, *job) for job in jobs]
         connection.execute("COMMIT")
     except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        raise translate(error) from error if isinstance(error, sqlite3.Error) else error
+        if isinstance(error, sqlite3.Error):
+            raise translate(error) from error
+        raise
     return outcomes
+
+
+def _run_sole(
+    connection: sqlite3.Connection, op: Callable[..., Operation[Any]], writes: list[tuple[Any, ...]]
+) -> list[Any]:
+    """The only job of a batch needs no savepoint, under which SQLite copies every page it changes:
+    if it raises, the transaction is undone and begun again."""
+    items = [args[0] for args in writes] if coalesces(op) else []
+    try:
+        result = drive(connection, op(items) if items else op(*writes[0]))
+    except BaseException as error:
+        if _stops_batch(connection, error):
+            raise
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN IMMEDIATE")
+        return _one_by_one(connection, op, items) if len(items) > 1 else [Failed(error)]
+    return result if items else [result]
 
 
 def _run_job(
@@ -109,13 +143,12 @@ def _run_job(
     outcome = _alone(connection, op, (items,))
     if type(outcome) is not Failed:
         return outcome
-    if len(items) == 1:
-        return [outcome]
-    return [_first(_alone(connection, op, ([item],))) for item in items]
+    return _one_by_one(connection, op, items) if len(items) > 1 else [outcome]
 
 
-def _first(outcome: Any) -> Any:
-    return outcome if type(outcome) is Failed else outcome[0]
+def _one_by_one(connection: sqlite3.Connection, op: Callable[..., Operation[Any]], items: list[Any]) -> list[Any]:
+    outcomes = [_alone(connection, op, ([item],)) for item in items]
+    return [outcome if type(outcome) is Failed else outcome[0] for outcome in outcomes]
 
 
 def _alone(connection: sqlite3.Connection, op: Callable[..., Operation[Any]], args: tuple[Any, ...]) -> Any:
@@ -124,13 +157,18 @@ def _alone(connection: sqlite3.Connection, op: Callable[..., Operation[Any]], ar
     try:
         result = drive(connection, op(*args))
     except BaseException as error:
-        if (isinstance(error, StoreError) and stops_all(error)) or not connection.in_transaction:
+        if _stops_batch(connection, error):
             raise
         connection.execute("ROLLBACK TO op")
         connection.execute("RELEASE op")
         return Failed(error)
     connection.execute("RELEASE op")
     return result
+
+
+def _stops_batch(connection: sqlite3.Connection, error: BaseException) -> bool:
+    """Whether the error is not the operation's alone, or SQLite has undone the transaction itself."""
+    return (isinstance(error, StoreError) and stops_all(error)) or not connection.in_transaction
 
 
 class Request:
@@ -170,17 +208,18 @@ def run_memory_read(connection: sqlite3.Connection, *args: Any) -> Any:
         connection.execute("PRAGMA query_only=OFF")
 
 
-def run_query(connection: sqlite3.Connection, request: Request, sql: str, params: dict[str, Any]) -> list[Row]:
+def run_query(connection: sqlite3.Connection, request: Request, sql: str, params: dict[str, Any]) -> list[QueryRow]:
     """Somebody's own SELECT: whatever else it may be is refused before it runs."""
     connection.set_authorizer(_only_reading)
+    connection.set_progress_handler(request.stops, 10_000)
     try:
-        return run_read(connection, request, _query, sql, params)
+        cursor = _execute(connection, sql, params)
+        return rows_of(tuple([column[0] for column in cursor.description or ()]), cursor.fetchall())
+    except DRIVER_ERRORS as error:
+        raise translate(error) from error
     finally:
+        connection.set_progress_handler(None, 0)
         connection.set_authorizer(None)
-
-
-def _query(sql: str, params: dict[str, Any]) -> Operation[list[Row]]:
-    return (yield Statement(Verb.ALL, sql, dict(params)))
 
 
 _READING = frozenset({

@@ -1,8 +1,8 @@
 """A connection with a thread of its own that runs one callable per hop.
 
-The only module that touches aiosqlite, and protected names of it: `_execute`'s queue (`_tx`), the
-worker `_thread` and `_connection`. They are pinned to a minor version in pyproject.toml and held by
-a contract test.
+The only module that touches aiosqlite, and protected names of it: its queue (`_tx`), its `_thread`
+and `_connection`, and the sentinel that ends the thread. They are pinned to a minor version in
+pyproject.toml and held by a contract test.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import aiosqlite
+from aiosqlite.core import _STOP_RUNNING_SENTINEL as STOP  # pyright: ignore[reportPrivateUsage]
+from aiosqlite.core import set_exception, set_result
 
 T = TypeVar("T")
 
@@ -28,19 +30,52 @@ class ThreadedConnection(aiosqlite.Connection):
     def submit(self, fn: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """Has the thread run `fn(connection, *args)`; hops run one after the other, in order."""
         connection = self._conn
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._tx.put_nowait((future, lambda: fn(connection, *args)))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def hop() -> None:
+            try:
+                deliver, outcome = set_result, fn(connection, *args)
+            except BaseException as error:
+                deliver, outcome = set_exception, error
+            _tell(loop, deliver, future, outcome)
+
+        self._tx.put_nowait((None, hop))
         return future
+
+    async def close(self) -> None:
+        """Closes the connection and ends the thread, after what is queued."""
+        if self._connection is None:
+            return
+        closing = self.submit(sqlite3.Connection.close)
+        self.abandon()
+        await closing
+
+    def abandon(self) -> None:
+        """The same when the thread gets to it, without waiting."""
+        connection, self._connection = self._connection, None
+        self._running = False
+
+        def stop() -> object:
+            if connection is not None:
+                connection.close()
+            return STOP
+
+        self._tx.put_nowait((None, stop))
 
     def __del__(self) -> None:
         # Without aiosqlite's ResourceWarning: the store warns, once, in words of its own.
         if self._connection is not None:
-            self.stop()
+            self.abandon()
 
-    def abandon(self) -> None:
-        """Closes the connection when its thread gets to it, without waiting."""
-        self.stop()
-        self._connection = None
+
+def _tell(loop: asyncio.AbstractEventLoop, deliver: Callable[..., None], future: asyncio.Future[Any], outcome: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(deliver, future, outcome)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+        # the loop has ended, and with it everybody who could have been told
 
 
 async def connect(connector: Callable[[], sqlite3.Connection]) -> ThreadedConnection:

@@ -2,7 +2,7 @@
 -- `session` is the inside number of a session and the distribution column of every table.
 
 -- one sequence numbers sessions, messages, ledger rows and events
-CREATE TABLE sequence (only INTEGER PRIMARY KEY CHECK (only = 1), last INTEGER NOT NULL);
+CREATE TABLE sequence (single INTEGER PRIMARY KEY CHECK (single = 1), last INTEGER NOT NULL);
 INSERT INTO sequence VALUES (1, 0);
 
 CREATE TABLE sessions (
@@ -173,7 +173,7 @@ CREATE TABLE import_cursors (
 
 -- how far the search index has read; the index itself is made and remade by the keeper
 CREATE TABLE index_state (
-  only INTEGER PRIMARY KEY CHECK (only = 1),
+  single INTEGER PRIMARY KEY CHECK (single = 1),
   watermark INTEGER NOT NULL,           -- every row up to this id is indexed
   version INTEGER NOT NULL,             -- of the segmenter it was built by; 0 = to be made anew
   row_bytes INTEGER NOT NULL,           -- of a row's text so much was indexed

@@ -1,0 +1,47 @@
+"""The application: which commands there are, and what `recollect` alone does."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from . import load, search, sessions, show, stats
+
+app = typer.Typer(
+    name="recollect",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0, done (also a search that finds nothing); 1, the store refused, or there is no such "
+    "database or session; 2, wrong usage; 130, interrupted; 141, whoever read the output went away.",
+)
+app.add_typer(load.app)
+app.command("search")(search.search)
+app.command("sessions")(sessions.sessions)
+app.command("show")(show.show)
+app.command("stats")(stats.stats)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"recollect {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Remembers what agents and their people said and did, and finds it again.
+
+    A terminal gets tables and colours, a pipe lines with fields separated by tabs, and a program
+    that asks with --json a line of JSON for each of many, or one object. Times in pipes and JSON
+    are ISO 8601 in UTC.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), nl=False)

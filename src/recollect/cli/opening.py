@@ -1,0 +1,71 @@
+"""Opening the store a command works on. Only `import` makes one; whoever reads is told if there is none."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import platformdirs
+
+from ..errors import ReadOnly
+from ..options import Timeouts
+from ..store import AsyncSessionStore
+
+
+class NoDatabase(Exception):
+    """There is nothing to read."""
+
+
+class NoSession(Exception):
+    """The text names no session, or several."""
+
+
+CATCH_UP_S = 30.0
+"""how long a search waits for the index: after an import that was cut short there is much to do"""
+
+
+def default_path() -> Path:
+    """Where the database is if nobody says."""
+    return platformdirs.user_data_path("recollect", appauthor=False) / "sessions.db"
+
+
+def location(db: str | None) -> Path:
+    """The file meant by `--db`."""
+    return default_path() if db is None else Path(db).expanduser()
+
+
+@asynccontextmanager
+async def reading(db: str | None) -> AsyncGenerator[AsyncSessionStore]:
+    """An existing store, which stays as it is."""
+    async with AsyncSessionStore(_existing(db), readonly=True) as store:
+        yield store
+
+
+@asynccontextmanager
+async def searching(db: str | None) -> AsyncGenerator[AsyncSessionStore]:
+    """An existing store, writable where possible: the index is kept up by whoever may write, and after
+    an import that was cut short that is the search itself."""
+    path, timeouts = _existing(db), Timeouts(search_catch_up_s=CATCH_UP_S)
+    store = AsyncSessionStore(path, timeouts=timeouts)
+    try:
+        await store.open()
+    except ReadOnly:
+        store = AsyncSessionStore(path, timeouts=timeouts, readonly=True)
+    async with store:
+        yield store
+
+
+def _existing(db: str | None) -> Path:
+    path = location(db)
+    if path.exists():
+        return path
+    told = "name one with --db, or make it with `recollect import`"
+    raise NoDatabase(f"there is no database at {path}: {told}")
+
+
+async def session_named(store: AsyncSessionStore, text: str) -> str:
+    """The session's id, from it or from its beginning."""
+    if (id := await store.sessions.resolve(text)) is not None:
+        return id
+    raise NoSession(f"no session {text!r}: it must be an id, or the beginning of just one (`recollect sessions`)")

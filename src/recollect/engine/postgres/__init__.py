@@ -1,0 +1,1 @@
+"""PostgreSQL: the schema, and how portable statements are written there."""

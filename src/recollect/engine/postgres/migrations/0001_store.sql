@@ -1,0 +1,191 @@
+-- Text is compared by code point (COLLATE "C"), as SQLite does.
+-- Times are milliseconds UTC, costs millionths of a dollar, flags and states whole numbers.
+-- `session` is the inside number of a session and the distribution column of every table.
+
+-- one sequence numbers sessions, messages, ledger rows and events
+CREATE SEQUENCE store_sequence;
+
+CREATE TABLE sessions (
+  session BIGINT PRIMARY KEY,
+  id TEXT COLLATE "C" UNIQUE,                       -- NULL: deleted, its rows are waiting to be erased
+  kind TEXT COLLATE "C" NOT NULL,
+  source TEXT COLLATE "C" NOT NULL,
+  user_id TEXT COLLATE "C",
+  user_late BIGINT NOT NULL DEFAULT 0, -- user_id was filled after messages had been indexed
+  key TEXT COLLATE "C",
+  model TEXT COLLATE "C",
+  title TEXT COLLATE "C",
+  status TEXT COLLATE "C" NOT NULL DEFAULT 'active',
+  end_reason TEXT COLLATE "C",
+  parent BIGINT REFERENCES sessions (session),
+  relation TEXT COLLATE "C",
+  lifecycle TEXT COLLATE "C" NOT NULL,
+  spawn_depth BIGINT NOT NULL DEFAULT 0,
+  spawn_tool_call_id TEXT COLLATE "C",
+  created_at BIGINT NOT NULL,
+  updated_at BIGINT NOT NULL,
+  last_active_at BIGINT NOT NULL,
+  ended_at BIGINT,
+  preview TEXT COLLATE "C",
+  message_count BIGINT NOT NULL DEFAULT 0,
+  tool_call_count BIGINT NOT NULL DEFAULT 0,
+  input_tokens BIGINT NOT NULL DEFAULT 0,
+  output_tokens BIGINT NOT NULL DEFAULT 0,
+  cache_read_tokens BIGINT NOT NULL DEFAULT 0,
+  cache_write_tokens BIGINT NOT NULL DEFAULT 0,
+  reasoning_tokens BIGINT NOT NULL DEFAULT 0,
+  estimated_cost BIGINT,
+  actual_cost BIGINT,
+  cost_status TEXT COLLATE "C",
+  cost_source TEXT COLLATE "C",
+  pricing_version TEXT COLLATE "C",
+  billing_provider TEXT COLLATE "C",
+  billing_base_url TEXT COLLATE "C",
+  billing_mode TEXT COLLATE "C",
+  next_seq BIGINT NOT NULL DEFAULT 1,
+  round_index BIGINT NOT NULL DEFAULT 0,
+  send_index BIGINT NOT NULL DEFAULT 0,
+  last_compaction_seq BIGINT NOT NULL DEFAULT 0,
+  revision BIGINT NOT NULL DEFAULT 0,
+  pending TEXT COLLATE "C"
+);
+CREATE UNIQUE INDEX sessions_title ON sessions (title) WHERE title IS NOT NULL;
+CREATE INDEX sessions_key ON sessions (key, session) WHERE key IS NOT NULL;
+CREATE INDEX sessions_parent ON sessions (parent, created_at) WHERE parent IS NOT NULL;
+CREATE INDEX sessions_activity ON sessions (last_active_at, session);
+CREATE INDEX sessions_created ON sessions (created_at, session);
+CREATE INDEX sessions_deleted ON sessions (session) WHERE id IS NULL;
+CREATE INDEX sessions_late ON sessions (user_id, session) WHERE user_late = 1;
+
+-- long texts stand apart: in the counters' row they would be rewritten with every append
+CREATE TABLE session_texts (
+  session BIGINT PRIMARY KEY REFERENCES sessions (session),
+  system_prompt TEXT COLLATE "C",
+  config TEXT COLLATE "C",
+  metadata TEXT COLLATE "C"
+);
+
+CREATE TABLE messages (
+  id BIGINT PRIMARY KEY,
+  session BIGINT NOT NULL REFERENCES sessions (session),
+  state BIGINT NOT NULL DEFAULT 0,     -- 0 active, 1 compacted, 2 rewound
+  seq BIGINT NOT NULL,                 -- 1, 2, 3… per session, never reused
+  position BIGINT NOT NULL,            -- order in the transcript; = seq but for compaction notes
+  role TEXT COLLATE "C" NOT NULL,
+  content TEXT COLLATE "C",                         -- the words, searchable
+  parts TEXT COLLATE "C",                           -- JSON, if the content was not a plain string
+  name TEXT COLLATE "C",
+  tool_calls TEXT COLLATE "C",
+  tool_call_id TEXT COLLATE "C",
+  round_index BIGINT,
+  send_index BIGINT NOT NULL,
+  compacted_by BIGINT,
+  reasoning TEXT COLLATE "C",
+  reasoning_details TEXT COLLATE "C",
+  provider_items TEXT COLLATE "C",
+  token_count BIGINT,
+  finish_reason TEXT COLLATE "C",
+  external_id TEXT COLLATE "C",
+  metadata TEXT COLLATE "C",
+  created_at BIGINT NOT NULL
+);
+-- serves both orders: seq differs from position in notes only, which have an index of their own
+CREATE UNIQUE INDEX messages_position ON messages (session, state, position, seq);
+CREATE UNIQUE INDEX messages_moved ON messages (session, seq) WHERE seq <> position;
+CREATE UNIQUE INDEX messages_external ON messages (session, external_id) WHERE external_id IS NOT NULL;
+
+CREATE TABLE compactions (
+  session BIGINT NOT NULL REFERENCES sessions (session),
+  seq BIGINT NOT NULL,
+  note_seq BIGINT NOT NULL,
+  from_seq BIGINT NOT NULL,
+  to_seq BIGINT NOT NULL,
+  count BIGINT NOT NULL,
+  before_tokens BIGINT,
+  after_tokens BIGINT,
+  round_index BIGINT,
+  created_at BIGINT NOT NULL,
+  PRIMARY KEY (session, seq)
+);
+
+-- a ledger: the token counters and costs of a session are its sums
+CREATE TABLE usage_rounds (
+  id BIGINT PRIMARY KEY,
+  session BIGINT NOT NULL REFERENCES sessions (session),
+  send_index BIGINT,
+  round_index BIGINT,                  -- NULL: a correction
+  model TEXT COLLATE "C",
+  source TEXT COLLATE "C",
+  prompt_tokens BIGINT NOT NULL,
+  completion_tokens BIGINT NOT NULL,
+  total_tokens BIGINT NOT NULL,
+  cache_read_tokens BIGINT NOT NULL,
+  cache_write_tokens BIGINT NOT NULL,
+  reasoning_tokens BIGINT NOT NULL,
+  estimated_cost BIGINT,
+  actual_cost BIGINT,
+  created_at BIGINT NOT NULL
+);
+CREATE INDEX usage_rounds_session ON usage_rounds (session, id);
+CREATE UNIQUE INDEX usage_rounds_round ON usage_rounds (session, send_index, round_index)
+  WHERE round_index IS NOT NULL;
+
+CREATE TABLE events (
+  id BIGINT PRIMARY KEY,
+  at BIGINT NOT NULL,
+  kind TEXT COLLATE "C" NOT NULL,
+  session_id TEXT COLLATE "C",                      -- free text: events may know sessions the store does not
+  run_id TEXT COLLATE "C",
+  name TEXT COLLATE "C",
+  action TEXT COLLATE "C",
+  issue_id TEXT COLLATE "C",
+  path TEXT COLLATE "C",
+  anchor TEXT COLLATE "C",
+  text TEXT COLLATE "C",                            -- searchable
+  payload TEXT COLLATE "C",
+  dedupe_key TEXT COLLATE "C"
+);
+CREATE INDEX events_kind ON events (kind, id);
+CREATE INDEX events_session ON events (session_id, id) WHERE session_id IS NOT NULL;
+CREATE UNIQUE INDEX events_dedupe ON events (dedupe_key) WHERE dedupe_key IS NOT NULL;
+
+CREATE TABLE leases (
+  session BIGINT PRIMARY KEY REFERENCES sessions (session),
+  holder TEXT COLLATE "C" NOT NULL,
+  acquired_at BIGINT NOT NULL,
+  expires_at BIGINT NOT NULL,
+  fence BIGINT NOT NULL
+);
+
+-- where an importer stands in a source; committed with the rows it brought
+CREATE TABLE import_cursors (
+  importer TEXT COLLATE "C" NOT NULL,
+  version BIGINT NOT NULL,
+  source TEXT COLLATE "C" NOT NULL,
+  device BIGINT NOT NULL,
+  inode BIGINT NOT NULL,
+  position BIGINT NOT NULL,
+  size BIGINT NOT NULL,
+  tail_hash TEXT COLLATE "C" NOT NULL,
+  state TEXT COLLATE "C",                           -- JSON: what the importer must know to go on
+  PRIMARY KEY (importer, version, source)
+);
+
+-- how far the search index has read; the index itself is made and remade by the keeper
+CREATE TABLE index_state (
+  single SMALLINT PRIMARY KEY CHECK (single = 1),
+  watermark BIGINT NOT NULL,           -- every row up to this id is indexed
+  version BIGINT NOT NULL,             -- of the segmenter it was built by; 0 = to be made anew
+  row_bytes BIGINT NOT NULL,           -- of a row's text so much was indexed
+  unindexed_bytes BIGINT NOT NULL      -- and so much was not, in all
+);
+INSERT INTO index_state VALUES (1, 0, 0, 0, 0);
+
+-- the full-text index: words already folded and separated by the segmenter
+CREATE TABLE search_terms (
+  id BIGINT PRIMARY KEY,
+  words TSVECTOR NOT NULL,
+  keys TEXT[] NOT NULL
+);
+CREATE INDEX search_terms_words ON search_terms USING GIN (words);
+CREATE INDEX search_terms_keys ON search_terms USING GIN (keys);

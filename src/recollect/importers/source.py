@@ -1,0 +1,148 @@
+"""What an importer tells: how far it is, what it brought, what it had to leave out and where."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+REMEMBERED = 1_000
+"""rejections that are listed; all are counted"""
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Something that was not imported, and why."""
+
+    kind: str
+    """`files`, `lines` (not a record at all), or what it would have become"""
+    file: str
+    line: int | None
+    """counted from 1; None where it is the file"""
+    reason: str
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run brought, per kind of record (`sessions`, `messages`, `usage`…); a kind that is not
+    there counts 0."""
+
+    files: int
+    unchanged: int
+    """files that nothing was done to since the last run: they were not even opened"""
+    inserted: Counter[str]
+    amended: Counter[str]
+    """records there already of which more has come"""
+    duplicate: Counter[str]
+    """records there already"""
+    rejected: Counter[str]
+    skipped: Counter[str]
+    """records of the format that hold nothing to keep, by their type"""
+    rejections: tuple[Rejection, ...]
+    """the first 1,000 of them, with their places"""
+
+
+class Progress(NamedTuple):
+    """How far a run is; the files that did not change count as done."""
+
+    file: str
+    bytes_done: int
+    bytes_total: int
+    files_done: int
+    files_total: int
+
+
+class SourceFile(NamedTuple):
+    """A file as it was found."""
+
+    path: str
+    stat: os.stat_result
+
+
+class Tally:
+    """Counts while a run goes on, and reports its progress."""
+
+    def __init__(self, files: list[SourceFile], report: Callable[[Progress], object] | None) -> None:
+        self.unchanged = 0
+        self.inserted: Counter[str] = Counter()
+        self.amended: Counter[str] = Counter()
+        self.duplicate: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self._rejections: list[Rejection] = []
+        self._report = report
+        self._files = len(files)
+        self._files_done = 0
+        self._bytes = sum(file.stat.st_size for file in files)
+        self._bytes_done = 0
+
+    def reject(self, kind: str, file: str, line: int | None, reason: str) -> None:
+        """Counts something that cannot be imported; its place is kept as long as there is room."""
+        self.rejected[kind] += 1
+        if len(self._rejections) < REMEMBERED:
+            self._rejections.append(Rejection(kind, file, line, reason))
+
+    def reached(self, file: SourceFile, position: int) -> None:
+        """So much of the file is done."""
+        if self._report:
+            done = self._bytes_done + min(position, file.stat.st_size)
+            self._report(Progress(file.path, done, self._bytes, self._files_done, self._files))
+
+    def finish(self, file: SourceFile) -> None:
+        """All of the file is done, as far as it can be."""
+        self._files_done += 1
+        self._bytes_done += file.stat.st_size
+        self.reached(file, 0)
+
+    def result(self) -> Imported:
+        """What was counted."""
+        return Imported(
+            files=self._files,
+            unchanged=self.unchanged,
+            inserted=self.inserted,
+            amended=self.amended,
+            duplicate=self.duplicate,
+            rejected=self.rejected,
+            skipped=self.skipped,
+            rejections=tuple(self._rejections),
+        )
+
+
+def find_files(path: Path, suffix: str) -> tuple[list[SourceFile], list[Rejection]]:
+    """The file, or every file below the folder with that suffix, by path; and what cannot be read.
+
+    Links to folders are followed, each folder is entered once. Raises FileNotFoundError.
+    """
+    if not path.is_dir():
+        return [SourceFile(str(path), path.stat())], []
+    found: list[SourceFile] = []
+    unreadable: list[Rejection] = []
+    for folder in _folders(path, unreadable):
+        for entry in folder:
+            if entry.name.endswith(suffix) and os.path.isfile(entry.path):
+                with suppress(OSError):  # gone since
+                    found.append(SourceFile(entry.path, os.stat(entry.path)))
+    return sorted(found), unreadable
+
+
+def _folders(top: Path, unreadable: list[Rejection]) -> Iterator[list[os.DirEntry[str]]]:
+    """The entries of each folder below `top`, itself included."""
+    waiting = [str(top)]
+    entered: set[tuple[int, int]] = set()
+    while waiting:
+        folder = waiting.pop()
+        try:
+            stat = os.stat(folder)
+            if (stat.st_dev, stat.st_ino) in entered:
+                continue
+            entered.add((stat.st_dev, stat.st_ino))
+            with os.scandir(folder) as entries:
+                listed = list(entries)
+        except OSError as error:
+            unreadable.append(Rejection("files", folder, None, str(error)))
+            continue
+        waiting += [entry.path for entry in listed if os.path.isdir(entry.path)]
+        yield listed
