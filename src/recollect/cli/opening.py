@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,9 +31,15 @@ def default_path() -> Path:
     return platformdirs.user_data_path("recollect", appauthor=False) / "sessions.db"
 
 
-def location(db: str | None) -> Path:
-    """The file meant by `--db`."""
-    return default_path() if db is None else Path(db).expanduser()
+def target(db: str | None) -> str:
+    """What `--db` names: a file, or a PostgreSQL database."""
+    if db is None:
+        return str(default_path())
+    return db if _is_server(db) else str(Path(db).expanduser())
+
+
+def _is_server(db: str) -> bool:
+    return db.startswith(("postgresql://", "postgres://"))
 
 
 @asynccontextmanager
@@ -46,22 +53,21 @@ async def reading(db: str | None) -> AsyncGenerator[AsyncSessionStore]:
 async def searching(db: str | None) -> AsyncGenerator[AsyncSessionStore]:
     """An existing store, writable where possible: the index is kept up by whoever may write, and after
     an import that was cut short that is the search itself."""
-    path, timeouts = _existing(db), Timeouts(search_catch_up_s=CATCH_UP_S)
-    store = AsyncSessionStore(path, timeouts=timeouts)
+    existing, timeouts = _existing(db), Timeouts(search_catch_up_s=CATCH_UP_S)
+    store = AsyncSessionStore(existing, timeouts=timeouts)
     try:
         await store.open()
     except ReadOnly:
-        store = AsyncSessionStore(path, timeouts=timeouts, readonly=True)
+        store = AsyncSessionStore(existing, timeouts=timeouts, readonly=True)
     async with store:
         yield store
 
 
-def _existing(db: str | None) -> Path:
-    path = location(db)
-    if path.exists():
-        return path
-    told = "name one with --db, or make it with `recollect import`"
-    raise NoDatabase(f"there is no database at {path}: {told}")
+def _existing(db: str | None) -> str:
+    name = target(db)
+    if _is_server(name) or os.path.exists(name):
+        return name
+    raise NoDatabase(f"there is no database at {name}: name one with --db, or make it with `recollect import`")
 
 
 async def session_named(store: AsyncSessionStore, text: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import typer
@@ -22,6 +23,9 @@ READER_GONE = 141
 
 def run(command: Coroutine[Any, Any, None]) -> None:
     """Runs the command to its end, and leaves with the status that says how it went."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale without a character is no reason to stop
     try:
         asyncio.run(command)
     except BrokenPipeError:

@@ -32,10 +32,16 @@ def write_json(value: Any) -> None:
     sys.stdout.buffer.flush()
 
 
+def write_text(out: Console, text: str) -> None:
+    """Printable text and a line end, as they are: the console would turn tabs into spaces."""
+    out.file.write(text + "\n")
+    out.file.flush()
+
+
 def write_fields(out: Console, *fields: object) -> None:
     """One line for a pipe: fields separated by tabs."""
     line = "\t".join(one_line("" if field is None else str(field)) for field in fields)
-    out.out(line, highlight=False)  # `print` would turn tabs into spaces
+    write_text(out, line)
 
 
 def facts_table(rows: Iterable[tuple[str, str]]) -> Table:

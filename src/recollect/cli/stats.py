@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..models import Stats
-from .opening import location, reading
+from .opening import reading, target
 from .options import Db, Json
 from .run import run
 from .screen import console, facts_table, write_fields, write_json
@@ -19,7 +19,7 @@ async def _stats(db: str | None, json: bool) -> None:
         stats = await store.stats()
     if json:
         return write_json(stats)
-    facts = [("database", str(location(db))), *_facts(stats)]
+    facts = [("database", target(db)), *_facts(stats)]
     out = console()
     if out.is_terminal:
         return out.print(facts_table(facts), soft_wrap=True)

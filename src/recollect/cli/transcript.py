@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..models import Message, MessageState, Session
 from .safe import one_line, printable
-from .screen import counted, local
+from .screen import counted, local, write_text
 
 LINES = 12
 """of what a tool returned, unless everything is asked for"""
@@ -69,7 +69,7 @@ def show_message(out: Console, message: Message, *, in_full: bool) -> None:
     out.print(heading, soft_wrap=True)
     if text := printable(message.text or "").strip("\n"):
         shown = text if in_full or message.role != "tool" else _beginning(text)
-        out.out(shown, highlight=False)  # as it is: `print` would turn tabs into spaces
+        write_text(out, shown)
     for call in _calls(message.tool_calls):
         out.print(_call(call, in_full), soft_wrap=True)
 

@@ -75,6 +75,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 class Landed(msgspec.Struct):
     """What became of a chunk, per kind."""
 
+    sessions: dict[str, bool]
+    """those it is about, and whether it made them"""
     inserted: Counter[str]
     amended: Counter[str]
     duplicate: Counter[str]
@@ -83,7 +85,7 @@ class Landed(msgspec.Struct):
 
 def load_chunk(chunk: Chunk, fulltext: FullText, row_bytes: int) -> Operation[Landed]:
     """Writes the chunk and its cursor."""
-    landed = Landed(Counter(), Counter(), Counter(), [])
+    landed = Landed({}, Counter(), Counter(), Counter(), [])
     yield lock(*sorted(new.id for new in chunk.sessions))
     yield from _ensure(chunk.sessions, landed)
     yield from _spawned(chunk.spawned)
@@ -107,13 +109,11 @@ def _ensure(sessions: Sequence[NewSession], landed: Landed) -> Operation[None]:
     known = {row.id for row in rows}
     for new in sessions:
         yield from ensure(new, _ANY_DEPTH)
-        if new.id in known:
-            landed.duplicate["sessions"] += 1
-            yield execute(
-                "UPDATE sessions SET created_at = :at WHERE id = :id AND created_at > :at", id=new.id, at=new.created_at
-            )
-        else:
-            landed.inserted["sessions"] += 1
+        landed.sessions[new.id] = new.id not in known
+    yield many(
+        "UPDATE sessions SET created_at = ? WHERE id = ? AND created_at > ?",
+        [(new.created_at, new.id, new.created_at) for new in sessions],
+    )
 
 
 def _spawned(calls: dict[str, str]) -> Operation[None]:
@@ -237,9 +237,7 @@ def _count(chunk: Chunk, landed: Landed) -> Operation[None]:
         row = found.get(key)
         if row is None:
             landed.rejected.append(("usage", counted.line, "its message was not stored"))
-        elif row.ledger is None and counted.external_id in elsewhere:
-            landed.duplicate["usage"] += 1
-        elif row.ledger is not None and tuple(row[6:]) == counted.round.amounts:
+        elif counted.external_id in elsewhere if row.ledger is None else tuple(row[6:]) == counted.round.amounts:
             landed.duplicate["usage"] += 1
         else:
             (landed.inserted if row.ledger is None else landed.amended)["usage"] += 1

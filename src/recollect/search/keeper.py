@@ -20,7 +20,7 @@ from .index import VERSION, Lag, condemn, erase_chunk, index_chunk, merge, read_
 
 log = logging.getLogger("recollect")
 
-REST_S = 0.1
+REST_S = 0.25
 """rows gather so long before they are indexed, unless a search asks"""
 
 CHUNK = (64, 64 * 1024)

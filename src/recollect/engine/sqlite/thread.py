@@ -63,6 +63,10 @@ class ThreadedConnection(aiosqlite.Connection):
 
         self._tx.put_nowait((None, stop))
 
+    def stop(self) -> None:
+        """What aiosqlite calls when opening failed. Its own would tell a loop that may have ended."""
+        self.abandon()
+
     def __del__(self) -> None:
         # Without aiosqlite's ResourceWarning: the store warns, once, in words of its own.
         if self._connection is not None:
