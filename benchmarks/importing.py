@@ -36,7 +36,12 @@ def _turn(session: str, turn: int, made: Iterator[str]) -> Iterator[dict[str, ob
     usage = {"input_tokens": 10, "output_tokens": 20, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 1}
     blocks = ({"type": "tool_use", "id": call, "name": "Bash", "input": {"command": "ls"}},
               {"type": "text", "text": next(made)})  # fmt: skip
-    yield {**envelope, "type": "user", "uuid": f"{session}-{turn}-u", "message": {"role": "user", "content": next(made)}}
+    yield {
+        **envelope,
+        "type": "user",
+        "uuid": f"{session}-{turn}-u",
+        "message": {"role": "user", "content": next(made)},
+    }
     for n, block in enumerate(blocks):
         message = {"id": f"msg_{session}_{turn}_{n}", "role": "assistant", "model": "m", "content": [block],
                    "usage": usage}  # fmt: skip

@@ -57,7 +57,7 @@ def millionths(value: float | int | Decimal | None, name: str) -> int | None:
     """US dollars → millionths, exactly as written."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidRecord(f"{name} must be a number of dollars, not {type(value).__name__}")
     try:
         amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)

@@ -168,9 +168,15 @@ def read_rounds(session_id: str) -> Operation[list[UsageRound]]:
         " FROM usage_rounds u JOIN sessions s ON s.session = u.session WHERE s.id = :id ORDER BY u.id",
         id=session_id,
     )
-    return [
-        UsageRound(row[0], session_id, *row[2:12], dollars(row[12]), dollars(row[13]), moment(row[14])) for row in rows
-    ]
+    return [_round(session_id, row) for row in rows]
+
+
+def _round(session_id: str, row: Row) -> UsageRound:
+    return UsageRound(
+        row.id, session_id, row.send_index, row.round_index, row.model, row.source, row.prompt_tokens,
+        row.completion_tokens, row.total_tokens, row.cache_read_tokens, row.cache_write_tokens,
+        row.reasoning_tokens, dollars(row.estimated_cost), dollars(row.actual_cost), moment(row.created_at),
+    )  # fmt: skip
 
 
 DAY_MS = 86_400_000
@@ -192,10 +198,13 @@ def read_totals(by: str, where: Filter) -> Operation[list[UsageTotal]]:
 
 
 def _total(by: str, row: Row) -> UsageTotal:
-    group = row[0]
+    group = row.grouped
     if by == "day":
         group = datetime.fromtimestamp(group * DAY_MS / 1000, UTC).date().isoformat()
-    return UsageTotal(group, *row[1:8], row[8] / 1_000_000, row[9] / 1_000_000)
+    return UsageTotal(
+        group, row.rounds, row.prompt_tokens, row.completion_tokens, row.total_tokens, row.cache_read_tokens,
+        row.cache_write_tokens, row.reasoning_tokens, row.estimated_cost / 1_000_000, row.actual_cost / 1_000_000,
+    )  # fmt: skip
 
 
 # -- the room --------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from ..errors import StoreError
-from .fulltext import FullText
 from ..models import Row
+from .fulltext import FullText
 from .operation import Operation
 from .writer import Lane
 

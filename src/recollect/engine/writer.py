@@ -157,9 +157,7 @@ class Writer:
     ) -> asyncio.Future[Any]:
         """Queues a write now or raises QueueFull; the future has the result once committed."""
         if self._in_line or not self._has_room(size):
-            raise QueueFull(
-                f"{self.operations} writes ({self.bytes} bytes) are waiting, others for room; not stored"
-            )
+            raise QueueFull(f"{self.operations} writes ({self.bytes} bytes) are waiting, others for room; not stored")
         return self._put(op, args, session, size)
 
     def _put(

@@ -36,7 +36,7 @@ class _Counters:
         self.taken = 0
         self.calls = 0
         self.updated = 0
-        self.pending: str | None | UnsetType = UNSET
+        self.pending: str | UnsetType | None = UNSET
 
     def take(self, row: NewRow) -> int:
         """Counts one more message in; returns its seq."""

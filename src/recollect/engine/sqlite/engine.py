@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ForkedStore, ReadOnly, StoreClosed, StoreDamaged, StoreError, StoreReplaced, WrongLoop
-from ...options import Durability, Limits, Timeouts
 from ...models import Row
+from ...options import Durability, Limits, Timeouts
+from ..fulltext import FullText
 from ..operation import Operation
 from ..writer import Group, Lane, Writer
 from .connect import MEMORY, Connector, open_reader, open_writer, prepare
@@ -24,7 +25,6 @@ from .migrate import check_version, newest
 from .readers import Readers
 from .run import Request, run_batch, run_memory_read, run_query, run_read
 from .thread import ThreadedConnection, connect
-
 
 _open_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
 
@@ -40,14 +40,14 @@ os.register_at_fork(after_in_child=_mark_forked)
 class SqliteEngine:
     """One database file (or one in memory): a writer, its readers, and what guards them."""
 
-    fulltext = FULLTEXT
+    fulltext: FullText = FULLTEXT
 
     def __init__(
         self, target: str, *, durability: Durability, readonly: bool, limits: Limits, timeouts: Timeouts,
         connector: Connector | None,
     ) -> None:  # fmt: skip
         self.name = target
-        self.not_open = StoreClosed("the store is not open: use `async with store` or `open()`")
+        self.not_open: StoreError = StoreClosed("the store is not open: use `async with store` or `open()`")
         self.path = target if target == MEMORY else str(Path(target).expanduser().absolute())
         self.readonly = readonly
         self._durability = durability
@@ -89,24 +89,28 @@ class SqliteEngine:
         _open_engines.add(self)
 
     def _open_for_writing(self) -> sqlite3.Connection:
-        options = {
-            "durability": self._durability,
-            "checkpoint_pages": self._limits.wal_checkpoint_pages,
-            "patience_s": self._timeouts.busy_s,
-        }
         if self.path == MEMORY:
-            return open_writer(self._connector, self.path, **options)
+            return self._open_writer()
         prepare(Path(self.path))
         lock = LockFile(self.path + ".lock")
         try:
             with lock.held():
-                connection = open_writer(self._connector, self.path, **options)
+                connection = self._open_writer()
         except BaseException:
             lock.close()
             raise
         self._lock = lock
         self._identity = Identity(self.path)
         return connection
+
+    def _open_writer(self) -> sqlite3.Connection:
+        return open_writer(
+            self._connector,
+            self.path,
+            durability=self._durability,
+            checkpoint_pages=self._limits.wal_checkpoint_pages,
+            patience_s=self._timeouts.busy_s,
+        )
 
     def _open_readonly(self) -> sqlite3.Connection:
         if not os.path.exists(self.path):

@@ -14,7 +14,7 @@ APPLICATION_ID = 0x7265636C
 
 def migrations() -> list[tuple[int, str]]:
     """(version, SQL) of every migration, ascending."""
-    folder = resources.files(__package__).joinpath("migrations")
+    folder = resources.files("recollect.engine.sqlite").joinpath("migrations")
     files = sorted((file.name, file) for file in folder.iterdir() if file.name.endswith(".sql"))
     return [(int(name.split("_")[0]), file.read_text(encoding="utf-8")) for name, file in files]
 

@@ -73,7 +73,9 @@ class ThreadedConnection(aiosqlite.Connection):
             self.abandon()
 
 
-def _tell(loop: asyncio.AbstractEventLoop, deliver: Callable[..., None], future: asyncio.Future[Any], outcome: Any) -> None:
+def _tell(
+    loop: asyncio.AbstractEventLoop, deliver: Callable[..., None], future: asyncio.Future[Any], outcome: Any
+) -> None:
     try:
         loop.call_soon_threadsafe(deliver, future, outcome)
     except RuntimeError:
