@@ -300,14 +300,6 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
         return self.items[index]
 
 
-class Checkpoint(NamedTuple):
-    """The last checkpoint: did it meet a busy database, pages in the log, pages copied."""
-
-    busy: int
-    log: int
-    checkpointed: int
-
-
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Facts about a store. Taking them changes nothing."""
 

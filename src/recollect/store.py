@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import warnings
@@ -62,6 +63,7 @@ class AsyncSessionStore:
         self._engine = _engine(target, Durability(durability), readonly, self._limits, self._timeouts, connect)
         self._unretrieved: dict[Receipt, StoreError] = {}
         self._dropped = 0
+        self._closing: asyncio.Future[None] | None = None
         self._keeper: Keeper | None = None
         self._search: SearchRoom | None = None
         self.sessions = Sessions(self._engine, self._encoder, self._limits)
@@ -76,6 +78,7 @@ class AsyncSessionStore:
         if id(self) in unclosed:
             return self
         await self._engine.open()
+        self._closing = None
         unclosed[id(self)] = repr(self)
         self._keeper = Keeper(self._engine, self._limits)
         self._search = SearchRoom(self._engine, self._keeper, self._limits, self._timeouts)
@@ -86,11 +89,19 @@ class AsyncSessionStore:
     async def aclose(self, *, timeout_s: float | None = None) -> None:
         """Writes what is queued, for at most `timeout_s` (`Timeouts.close_s`), and closes; what is left
         then fails as not stored. Closing twice is harmless."""
-        if unclosed.pop(id(self), None) is None:
-            return
+        if self._closing is None:
+            if unclosed.pop(id(self), None) is None:
+                return
+            self._closing = asyncio.ensure_future(
+                self._close(self._timeouts.close_s if timeout_s is None else timeout_s)
+            )
+        # Whoever is cancelled here leaves; the closing goes on to its end.
+        await asyncio.shield(self._closing)
+
+    async def _close(self, timeout_s: float) -> None:
         assert self._keeper is not None
         await self._keeper.aclose()
-        await self._engine.aclose(self._timeouts.close_s if timeout_s is None else timeout_s)
+        await self._engine.aclose(timeout_s)
 
     async def __aenter__(self) -> Self:
         return await self.open()

@@ -68,7 +68,7 @@ def grouped(writes: list[Write]) -> list[Group]:
     A write without a session may touch any: nothing moves across it.
     """
     first = writes[0].op
-    if coalesces(first) and all([write.op is first for write in writes]):
+    if coalesces(first) and all(write.op is first for write in writes):
         return [Group(first, writes)]
     groups: list[Group] = []
     open_group: dict[Any, int] = {}

@@ -96,6 +96,10 @@ class Keeper:
                 return
             except StoreError as error:
                 await self._wait_out(error)
+            except Exception as error:
+                log.exception("the keeper died; the search index is not kept up any more")
+                self._fail(StoreClosed(f"the search index is not kept up: its task died ({error!r})"))
+                return
 
     async def _rest(self) -> None:
         if self._waiters:

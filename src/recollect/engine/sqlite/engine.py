@@ -68,6 +68,8 @@ class SqliteEngine:
     async def open(self) -> None:
         """Opens the writer (schema made or brought up to date) and gets the readers ready."""
         self._loop = asyncio.get_running_loop()
+        self._refusal = ReadOnly(_READONLY) if self.readonly else None
+        self.on_commit.clear()
         connector = self._open_readonly if self.readonly else self._open_for_writing
         try:
             async with asyncio.timeout(self._timeouts.busy_s + 1):
@@ -146,11 +148,14 @@ class SqliteEngine:
             raise busy(self.path)
 
     def _check(self) -> None:
-        if self._unusable or asyncio.get_running_loop() is not self._loop:
-            raise self._why_unusable()
-
-    def _why_unusable(self) -> StoreError:
-        return self._unusable or WrongLoop("this store was opened on another event loop: open one per loop")
+        if self._unusable:
+            raise self._unusable
+        try:
+            if asyncio.get_running_loop() is self._loop:
+                return
+        except RuntimeError:
+            pass
+        raise WrongLoop("this store belongs to another event loop: open one per loop, and call it on that loop")
 
     def _forked(self) -> None:
         if self._unusable is None:
@@ -173,8 +178,7 @@ class SqliteEngine:
         `session` names the one session it touches (None: any, so that nothing passes it), `size` is
         what it holds in the queue, in bytes.
         """
-        if self._unusable or asyncio.get_running_loop() is not self._loop:
-            raise self._why_unusable()
+        self._check()
         if self._refusal:
             raise self._refusal
         return self._writer.write(op, args, session, size, lane)
