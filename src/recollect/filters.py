@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from string import ascii_uppercase
 from typing import Any
 
 from .encoding import instant
 from .errors import InvalidRecord
+
+_ASCII_LOWER = {ord(upper): upper.lower() for upper in ascii_uppercase}
+"""what LOWER() does in SQLite, and in PostgreSQL for texts compared by code point"""
 
 
 class Filter:
@@ -48,7 +52,7 @@ class Filter:
     def contains(self, column: str, text: str) -> None:
         """The column contains the text, `%` and `_` being themselves; ASCII letters in any case."""
         name = self._name()
-        pattern = "".join(f"!{c}" if c in "!%_" else c for c in text.lower())
+        pattern = "".join(f"!{c}" if c in "!%_" else c for c in text.translate(_ASCII_LOWER))
         self.add(f"LOWER({column}) LIKE :{name} ESCAPE '!'", **{name: f"%{pattern}%"})
 
     def _name(self) -> str:

@@ -210,7 +210,7 @@ class AsyncSessionStore:
         behind = lag.last - lag.watermark
         return Stats(
             **counts,
-            **self._engine.facts(),
+            **await self._engine.facts(),
             index_lag=behind,
             index_state="damaged" if lag.version < VERSION else "building" if behind else "ready",
             search_behind=self._search.behind,
@@ -234,7 +234,7 @@ def _engine(
     target: str | os.PathLike[str], durability: Durability, readonly: bool, limits: Limits, timeouts: Timeouts,
     connect: Callable[..., Any] | None,
 ) -> Engine:  # fmt: skip
-    name = os.fspath(target)
+    name = os.fspath(target) if isinstance(target, str | os.PathLike) else ""  # pyright: ignore[reportUnnecessaryIsInstance]
     if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidRecord(f"a store is a path, ':memory:' or a DSN, not {target!r}")
     if name.startswith(("postgresql://", "postgres://")):

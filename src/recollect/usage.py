@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from msgspec import structs
-
 from .encoding import Encoder, bounded, count, dollars, instant, millionths, moment, now
 from .engine import Engine
 from .engine.operation import Operation, Row, all, ids, lock, many, one
@@ -53,16 +51,17 @@ class SessionRounds(NamedTuple):
 
 def prepare_round(encoder: Encoder, usage: NewUsage) -> Round:
     """Checks and encodes one row."""
+    tokens = {name: _tokens(usage, name) for name in TOKENS if name != "total_tokens"}
     total = usage.total_tokens
-    if total is None:
-        usage = structs.replace(usage, total_tokens=usage.prompt_tokens + usage.completion_tokens)
-    tokens = [_tokens(usage, name) for name in TOKENS]
+    tokens["total_tokens"] = (
+        tokens["prompt_tokens"] + tokens["completion_tokens"] if total is None else _tokens(usage, "total_tokens")
+    )
     costs = [millionths(getattr(usage, f"{name}_usd"), f"{name}_usd") for name in COSTS]
     created = instant(usage.created_at, "created_at")
     return Round(
         None if usage.round_index is None else bounded(usage.round_index, "round_index"),
         count(usage.send_index, "send_index"),
-        (*tokens, *costs),
+        (*[tokens[name] for name in TOKENS], *costs),
         encoder.text(usage.model, "model"),
         encoder.text(usage.source, "source"),
         now() if created is None else created,

@@ -46,8 +46,8 @@ class Engine(Protocol):
         """The rows of somebody's own SELECT; anything else is InvalidQuery."""
         ...
 
-    def facts(self) -> dict[str, Any]:
-        """What the engine knows without asking the database."""
+    async def facts(self) -> dict[str, Any]:
+        """What the engine knows of itself and its files."""
         ...
 
     async def open(self) -> None:

@@ -7,7 +7,7 @@ concerned, one INSERT per set of columns, one UPDATE of the counters.
 from __future__ import annotations
 
 from builtins import all as all_
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,8 +27,8 @@ class _Counters:
     """A session's counters while a batch is worked through."""
 
     __slots__ = (
-        "calls", "count", "last_active", "next_seq", "pending", "preview", "round", "send", "session", "taken",
-        "updated",
+        "calls", "count", "last_active", "next_seq", "pending", "preview", "round", "rounds", "send", "session",
+        "taken", "updated",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...]) -> None:
@@ -37,6 +37,7 @@ class _Counters:
         self.calls = 0
         self.updated = 0
         self.pending: str | UnsetType | None = UNSET
+        self.rounds: list[SessionRounds] = []
 
     def take(self, row: NewRow) -> int:
         """Counts one more message in; returns its seq."""
@@ -53,6 +54,11 @@ class _Counters:
             self.preview = preview(row.content)
         if row.created_at > self.last_active or (self.count == 0 and self.taken == 1):
             self.last_active = row.created_at
+        if row.pending is not UNSET:
+            self.pending = row.pending
+        if row.usage is not None:
+            send = self.send if row.send_index is None else row.send_index
+            self.rounds.append(SessionRounds(self.session, send, self.round, [row.usage]))
         return seq
 
 
@@ -103,7 +109,7 @@ def append(items: list[Append]) -> Operation[list[list[MessageRef] | Failed]]:
     for columns, values in inserts.items():
         yield many(_insert(columns), values)
     yield from _update([counters for counters in sessions.values() if counters.taken], first_seen)
-    yield from _finish(items, outcomes, sessions)
+    yield from _finish(sessions.values())
     return outcomes
 
 
@@ -179,8 +185,6 @@ def _place(
         refs.append(ref)
         if row.external_id is not None:
             known[item.session_id, row.external_id] = ref
-    if item.pending is not UNSET:
-        counters.pending = item.pending
     if item.at > counters.updated:
         counters.updated = item.at
     return refs
@@ -193,18 +197,12 @@ def _insert(optional: tuple[str, ...]) -> str:
     return f"INSERT INTO messages ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
-def _finish(
-    items: Sequence[Append], outcomes: Sequence[list[MessageRef] | Failed], sessions: dict[str, _Counters]
-) -> Operation[None]:
+def _finish(changed: Iterable[_Counters]) -> Operation[None]:
     """Writes the pending state and the usage that came with messages."""
-    pending = [(c.pending, c.session) for c in sessions.values() if c.pending is not UNSET]
+    pending = [(counters.pending, counters.session) for counters in changed if counters.pending is not UNSET]
     if pending:
         yield many(_UPDATE_PENDING, pending)
-    rounds = [
-        SessionRounds(counters.session, counters.send, counters.round, item.usage)
-        for item, outcome in zip(items, outcomes, strict=True)
-        if item.usage and type(outcome) is not Failed and (counters := sessions[item.session_id])
-    ]
+    rounds = [rounds for counters in changed for rounds in counters.rounds]
     if rounds:
         yield from write_rounds(rounds)
 

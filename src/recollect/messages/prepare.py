@@ -30,6 +30,9 @@ class NewRow(msgspec.Struct, frozen=True, gc=False):
     calls: int
     """tool calls asked for"""
     size: int
+    pending: str | UnsetType | None = UNSET
+    """the agent's pending state from this message on"""
+    usage: Round | None = None
 
 
 class Append(msgspec.Struct, frozen=True, gc=False):
@@ -40,8 +43,6 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     at: int
     expected_seq: int | None = None
     fence: int | None = None
-    pending: str | UnsetType | None = UNSET
-    usage: tuple[Round, ...] = ()
 
 
 def as_new_message(message: NewMessage | Mapping[str, Any]) -> NewMessage:
@@ -81,7 +82,16 @@ def prepare(encoder: Encoder, message: NewMessage) -> NewRow:
         optional,
         calls,
         encoder.within(_size(content, optional), "the message"),
+        _pending(encoder, message.pending),
+        None if message.usage is None else _usage(encoder, message),
     )
+
+
+def _pending(encoder: Encoder, pending: Any) -> str | UnsetType | None:
+    """The agent's state as JSON; None and {} clear."""
+    if pending is UNSET:
+        return UNSET
+    return encoder.json(pending, "pending") if pending else None
 
 
 def prepare_words(encoder: Encoder, session_id: str, role: str, content: str) -> Append:
@@ -164,22 +174,13 @@ _OPTIONAL: dict[str, Callable[[Encoder, Any, str], Any]] = {
 def prepare_append(
     encoder: Encoder, session_id: str, messages: list[NewMessage], *, expected_seq: int | None, fence: int | None
 ) -> Append:
-    """What one call appends, with the pending state and the usage that commit with it."""
-    pending: str | UnsetType | None = UNSET
-    usage: list[Round] = []
-    for message in messages:
-        if message.pending is not UNSET:
-            pending = encoder.json(message.pending, "pending") if message.pending else None
-        if message.usage is not None:
-            usage.append(_usage(encoder, message))
+    """What one call appends."""
     return Append(
         encoder.identifier(session_id, "session_id"),
         tuple([prepare(encoder, message) for message in messages]),
         now(),
         None if expected_seq is None else bounded(expected_seq, "expected_seq"),
         None if fence is None else bounded(fence, "fence"),
-        pending,
-        tuple(usage),
     )
 
 

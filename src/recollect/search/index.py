@@ -47,6 +47,13 @@ def read_lag() -> Operation[Lag]:
     return Lag(state.watermark, max(message.id or 0, event.id or 0), state.version, state.unindexed_bytes)
 
 
+def read_work() -> Operation[tuple[Lag, bool]]:
+    """Where the index stands, and whether a deleted session waits to be erased."""
+    lag = yield from read_lag()
+    gone = yield one("SELECT 1 AS n FROM sessions WHERE id IS NULL LIMIT 1")
+    return lag, gone is not None
+
+
 # -- entries ---------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from ..engine.fulltext import IndexDamaged
 from ..engine.writer import Lane
 from ..errors import StoreBusy, StoreClosed, StoreError
 from ..options import Limits
-from .index import VERSION, Lag, condemn, erase_chunk, index_chunk, merge, read_lag, reset_step
+from .index import VERSION, Lag, condemn, erase_chunk, index_chunk, merge, read_work, reset_step
 
 log = logging.getLogger("recollect")
 
@@ -40,7 +40,6 @@ class Keeper:
         self._asked = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
-        self._erasing = True
         self._untidy = True
         self.rebuilds = 0
 
@@ -57,11 +56,6 @@ class Keeper:
         self._task.cancel()
         await asyncio.wait([self._task])
         self._fail(StoreClosed("the store is closed"))
-
-    def erase_soon(self) -> None:
-        """Something was deleted."""
-        self._erasing = True
-        self._noticed.set()
 
     async def reach(self, last: int) -> None:
         """Returns when every row up to `last` is indexed. Raises what keeps the keeper from it."""
@@ -112,12 +106,12 @@ class Keeper:
             pass
 
     async def _work(self) -> None:
-        lag: Lag = await self._engine.read(read_lag)
+        lag, erasing = await self._engine.read(read_work)
         if lag.is_behind:
             await self._catch_up(lag)
         self._settle(lag.watermark if not lag.is_behind else -1)
-        while self._erasing:
-            self._erasing = await self._write(erase_chunk, self._engine.fulltext)
+        while erasing:
+            erasing = await self._write(erase_chunk, self._engine.fulltext)
             self._untidy = True
         if self._untidy:
             await self._tidy()

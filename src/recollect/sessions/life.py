@@ -11,7 +11,7 @@ from ..engine.operation import Operation, Row, all, execute, ids, lock, many, on
 from ..errors import SessionExists, SessionNotFound, SpawnTooDeep
 from ..models import Session
 from .record import read_session
-from .titles import claim
+from .titles import claim, holder_of
 
 
 class NewSession(NamedTuple):
@@ -70,7 +70,8 @@ def _fill(row: Row, new: NewSession) -> Operation[None]:
     if "user_id" in missing and row.next_seq > 1:
         missing["user_late"] = 1  # its messages are indexed without the user: searches look for the session
     texts = {name: given[name] for name in TEXTS if getattr(row, name) is None and given[name] is not None}
-    yield from claim(missing.get("title"), new.id)
+    if "title" in missing and (yield from holder_of(missing["title"], but=new.id)):
+        del missing["title"]  # somebody else's: ensure never raises for a session that is there
     if missing:
         yield from _set(row.session, missing)
     if texts:
@@ -82,9 +83,9 @@ TEXTS = ("system_prompt", "config", "metadata")
 
 
 def _set(session: int, values: dict[str, Any]) -> Operation[None]:
-    columns = ", ".join(f"{name} = :{name}" for name in values)
+    columns = "".join(f"{name} = :{name}, " for name in values)
     yield execute(
-        f"UPDATE sessions SET {columns}, updated_at = :now, revision = revision + 1 WHERE session = :session",
+        f"UPDATE sessions SET {columns}updated_at = :now, revision = revision + 1 WHERE session = :session",
         session=session,
         now=now(),
         **values,

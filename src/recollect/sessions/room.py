@@ -101,7 +101,7 @@ class Sessions:
             metadata=encoder.json_object(metadata, "metadata"),
             parent_id=parent_id,
             relation=relation,
-            title=clean_title(encoder.text(title, "title")),
+            title=encoder.text(clean_title(title), "title"),
             lifecycle=one_of(Lifecycle, lifecycle, "lifecycle"),
             created_at=now() if created is None else created,
             **{name: encoder.text(value, name) for name, value in texts.items()},

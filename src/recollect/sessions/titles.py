@@ -20,16 +20,21 @@ def clean_title(text: str | None) -> str | None:
 
     None if nothing is left; InvalidTitle if more than 100 characters are.
     """
+    if text is not None and not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidTitle(f"a title is text, not {type(text).__name__}; not stored")
     title = " ".join(_DROPPED.sub("", text or "").split())
     if len(title) > LONGEST:
         raise InvalidTitle(f"a title has at most {LONGEST} characters, this one {len(title)}; not stored")
     return title or None
 
 
+def holder_of(title: str, but: str) -> Operation[str | None]:
+    """The other session that has the title."""
+    holder = yield one("SELECT id FROM sessions WHERE title = :title AND id <> :id", title=title, id=but)
+    return holder and holder.id
+
+
 def claim(title: str | None, session_id: str) -> Operation[None]:
     """Raises TitleTaken if another session has the title."""
-    if title is None:
-        return
-    holder = yield one("SELECT id FROM sessions WHERE title = :title AND id <> :id", title=title, id=session_id)
-    if holder:
-        raise TitleTaken(title, by=holder.id)
+    if title is not None and (holder := (yield from holder_of(title, but=session_id))):
+        raise TitleTaken(title, by=holder)

@@ -23,7 +23,7 @@ from .identity import Identity
 from .lockfile import Claim, LockFile, busy
 from .migrate import check_version, newest
 from .readers import Readers
-from .run import Request, run_batch, run_memory_read, run_query, run_read
+from .run import Request, run_batch, run_query, run_read
 from .thread import ThreadedConnection, connect
 
 _open_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
@@ -238,33 +238,36 @@ class SqliteEngine:
     async def read(self, op: Callable[..., Operation[Any]], *args: Any, deadline_s: float | None = None) -> Any:
         """Runs `op(*args)` on a reader, in one hop and one snapshot. A cancelled caller is let go at
         once; its query stops within a few thousand of SQLite's steps."""
-        run = run_memory_read if self.path == MEMORY else run_read
-        return await self._hop(run, Request(deadline_s), op, *args)
+        request = Request(deadline_s, self.path == MEMORY)
+        return await self._hop(run_read, request, op, *args, request=request)
 
     async def query(self, sql: str, params: dict[str, Any], *, deadline_s: float) -> list[Row]:
         """The rows of somebody's own SELECT."""
-        return await self._hop(run_query, Request(deadline_s), sql, params)
+        request = Request(deadline_s, self.path == MEMORY)
+        return await self._hop(run_query, request, sql, params, request=request)
 
-    async def _hop(self, run: Callable[..., Any], request: Request, *args: Any) -> Any:
+    async def _hop(self, run: Callable[..., Any], *args: Any, request: Request | None = None) -> Any:
         self._check()
         if self.path == MEMORY:
             connection = self._connection
             assert connection is not None
-            hop = connection.submit(run, request, *args)
+            hop = connection.submit(run, *args)
         else:
-            hop = await self._readers.run(run, request, *args)
+            hop = await self._readers.run(run, *args)
         self._reads.add(hop)
         try:
             return await asyncio.shield(hop)
         except asyncio.CancelledError:
-            request.cancelled = True
+            if request:
+                request.cancelled = True
             hop.add_done_callback(_retrieve)
             raise
 
     # -- facts ---------------------------------------------------------------------------------
 
-    def facts(self) -> dict[str, Any]:
-        """What the engine knows without asking the database."""
+    async def facts(self) -> dict[str, Any]:
+        """What the engine knows of itself and its files."""
+        wal_bytes, database_bytes = await self._hop(_sizes, self.path)
         writer = None if self.readonly else self._writer
         return {
             "writes": writer.writes if writer else 0,
@@ -276,8 +279,8 @@ class SqliteEngine:
             "commit_ms": writer.commit_ms / writer.batches if writer and writer.batches else 0.0,
             "readers": self._readers.opened,
             "readers_busy": self._readers.busy,
-            "wal_bytes": _size(self.path + "-wal"),
-            "database_bytes": _size(self.path),
+            "wal_bytes": wal_bytes,
+            "database_bytes": database_bytes,
             "schema_version": newest(),
             "sqlite_version": sqlite3.sqlite_version,
             "durability": self._durability.value,
@@ -310,6 +313,14 @@ def _close(connection: sqlite3.Connection, lock: LockFile | None) -> None:
     with lock.held():  # the last connection checkpoints when it closes
         connection.close()
     lock.close()
+
+
+def _sizes(connection: sqlite3.Connection, path: str) -> tuple[int, int]:
+    """Bytes of the write-ahead log and of the database; asked on a connection's thread."""
+    if path != MEMORY:
+        return _size(path + "-wal"), _size(path)
+    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    return 0, pages * size
 
 
 def _size(path: str) -> int:

@@ -16,10 +16,10 @@ CREATE VIRTUAL TABLE IF NOT EXISTS search_index USING fts5(content, keys, conten
   tokenize="unicode61 remove_diacritics 0 categories 'L* N* Co M* So'")"""
 
 _SHADOWS = (
-    "CREATE TABLE IF NOT EXISTS search_index_data (id INTEGER PRIMARY KEY, block BLOB)",
-    "CREATE TABLE IF NOT EXISTS search_index_idx (segid, term, pgno, PRIMARY KEY (segid, term)) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS search_index_docsize (id INTEGER PRIMARY KEY, sz BLOB)",
-    "CREATE TABLE IF NOT EXISTS search_index_config (k PRIMARY KEY, v) WITHOUT ROWID",
+    "search_index_data (id INTEGER PRIMARY KEY, block BLOB)",
+    "search_index_idx (segid, term, pgno, PRIMARY KEY (segid, term)) WITHOUT ROWID",
+    "search_index_docsize (id INTEGER PRIMARY KEY, sz BLOB)",
+    "search_index_config (k PRIMARY KEY, v) WITHOUT ROWID",
 )
 
 _EMPTIED_AT_ONCE = 256
@@ -60,17 +60,15 @@ class SqliteFullText:
         A damaged one cannot be dropped as it is (FTS5 refuses to open it), so it is first given back
         the tables and records that it needs to be opened.
         """
-        there = yield one("SELECT 1 AS n FROM sqlite_schema WHERE name = 'search_index'")
-        if there:
-            for shadow in _SHADOWS:
-                yield execute(shadow)
-            erased = yield execute(
-                "DELETE FROM search_index_data WHERE id IN (SELECT id FROM search_index_data LIMIT :n)",
-                n=_EMPTIED_AT_ONCE,
-            )
-            if erased == _EMPTIED_AT_ONCE:
-                return False
-            yield from _drop()
+        for shadow in _SHADOWS:
+            yield execute(f"CREATE TABLE IF NOT EXISTS {shadow}")
+        erased = yield execute(
+            "DELETE FROM search_index_data WHERE id IN (SELECT id FROM search_index_data LIMIT :n)",
+            n=_EMPTIED_AT_ONCE,
+        )
+        if erased == _EMPTIED_AT_ONCE:
+            return False
+        yield from _drop()
         yield execute(_CREATE)
         yield execute("INSERT INTO search_index (search_index, rank) VALUES ('automerge', 0)")
         yield execute("INSERT INTO search_index (search_index, rank) VALUES ('crisismerge', 512)")
@@ -78,6 +76,10 @@ class SqliteFullText:
 
 
 def _drop() -> Operation[None]:
+    if not (yield one("SELECT 1 AS n FROM sqlite_schema WHERE name = 'search_index'")):
+        for shadow in _SHADOWS:
+            yield execute(f"DROP TABLE {shadow.split()[0]}")
+        return
     yield execute(_CREATE.replace("search_index", "search_blank"))
     yield execute("INSERT OR REPLACE INTO search_index_data SELECT id, block FROM search_blank_data")
     yield execute("INSERT OR REPLACE INTO search_index_config SELECT k, v FROM search_blank_config")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from functools import cache
 from importlib import resources
 
 from ...errors import NotAStore, SchemaTooNew
@@ -12,6 +13,7 @@ APPLICATION_ID = 0x7265636C
 """'recl', in the header of every store"""
 
 
+@cache
 def migrations() -> list[tuple[int, str]]:
     """(version, SQL) of every migration, ascending."""
     folder = resources.files("recollect.engine.sqlite").joinpath("migrations")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ...errors import StoreError
+from ...errors import InvalidQuery, SearchTimeout, StoreBusy, StoreDamaged, StoreError
 from ...models import Row as QueryRow
 from ...models import rows_of
 from ..operation import Failed, Operation, Row, Statement, Verb, coalesces, row_type
@@ -172,12 +172,14 @@ def _stops_batch(connection: sqlite3.Connection, error: BaseException) -> bool:
 
 
 class Request:
-    """One read on its way: the flag by which a deadline or a cancellation reaches SQLite."""
+    """One read on its way: the flag by which a deadline or a cancellation reaches SQLite, and whether
+    its connection is one that writes otherwise."""
 
-    __slots__ = ("cancelled", "deadline")
+    __slots__ = ("cancelled", "deadline", "writes_otherwise")
 
-    def __init__(self, deadline_s: float | None) -> None:
+    def __init__(self, deadline_s: float | None, writes_otherwise: bool) -> None:
         self.cancelled = False
+        self.writes_otherwise = writes_otherwise
         self.deadline = None if deadline_s is None else time.monotonic() + deadline_s
 
     def stops(self) -> bool:
@@ -188,6 +190,8 @@ class Request:
 def run_read(connection: sqlite3.Connection, request: Request, op: Callable[..., Operation[Any]], *args: Any) -> Any:
     """Runs a read in one snapshot; nothing stays open behind it."""
     connection.set_progress_handler(request.stops, 10_000)
+    if request.writes_otherwise:
+        connection.execute("PRAGMA query_only=ON")
     try:
         connection.execute("BEGIN")
         return drive(connection, op(*args))
@@ -196,37 +200,41 @@ def run_read(connection: sqlite3.Connection, request: Request, op: Callable[...,
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+        if request.writes_otherwise:
+            connection.execute("PRAGMA query_only=OFF")
         connection.set_progress_handler(None, 0)
-
-
-def run_memory_read(connection: sqlite3.Connection, *args: Any) -> Any:
-    """The same on a connection that writes otherwise."""
-    connection.execute("PRAGMA query_only=ON")
-    try:
-        return run_read(connection, *args)
-    finally:
-        connection.execute("PRAGMA query_only=OFF")
 
 
 def run_query(connection: sqlite3.Connection, request: Request, sql: str, params: dict[str, Any]) -> list[QueryRow]:
     """Somebody's own SELECT: whatever else it may be is refused before it runs."""
-    connection.set_authorizer(_only_reading)
+    connection.execute("PRAGMA query_only=ON")
+    connection.set_authorizer(_refuse_all_but_queries)
     connection.set_progress_handler(request.stops, 10_000)
     try:
         cursor = _execute(connection, sql, params)
-        return rows_of(tuple([column[0] for column in cursor.description or ()]), cursor.fetchall())
+        if cursor.description is None:
+            raise InvalidQuery("the SQL gives no rows: only a SELECT is a query")
+        return rows_of(tuple([column[0] for column in cursor.description]), cursor.fetchall())
+    except KeyError as error:
+        raise InvalidQuery(f"no value was given for :{error.args[0]}") from None
     except DRIVER_ERRORS as error:
-        raise translate(error) from error
+        ours = translate(error)
+        if isinstance(ours, SearchTimeout | StoreBusy | StoreDamaged):
+            raise ours from error
+        raise InvalidQuery(f"SQLite: {error}") from error
     finally:
         connection.set_progress_handler(None, 0)
         connection.set_authorizer(None)
+        if request.writes_otherwise:
+            connection.execute("PRAGMA query_only=OFF")
 
 
-_READING = frozenset({
-    sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE,
-    sqlite3.SQLITE_TRANSACTION,
+# Writing is refused by query_only; these are what it leaves: other files, settings, open transactions.
+_REFUSED = frozenset({
+    sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA, sqlite3.SQLITE_TRANSACTION,
+    sqlite3.SQLITE_SAVEPOINT,
 })  # fmt: skip
 
 
-def _only_reading(action: int, *_: Any) -> int:
-    return sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
+def _refuse_all_but_queries(action: int, *_: Any) -> int:
+    return sqlite3.SQLITE_DENY if action in _REFUSED else sqlite3.SQLITE_OK

@@ -1,0 +1,1 @@
+"""Every method of every room, and what it means."""
