@@ -60,7 +60,7 @@ class AsyncSessionStore:
         self._limits = limits or Limits()
         self._timeouts = timeouts or Timeouts()
         self._encoder = Encoder(row_bytes=self._limits.row_bytes, redact=redact)
-        self._engine = _engine(target, Durability(durability), readonly, self._limits, self._timeouts, connect)
+        self._engine = _engine(target, _durability(durability), readonly, self._limits, self._timeouts, connect)
         self._unretrieved: dict[Receipt, StoreError] = {}
         self._dropped = 0
         self._closing: asyncio.Future[None] | None = None
@@ -228,6 +228,12 @@ def _barrier() -> Operation[None]:
     """Writes nothing; what was queued before it is committed when it is."""
     return
     yield
+
+
+def _durability(value: str) -> Durability:
+    if value not in list(Durability):
+        raise InvalidRecord(f"durability must be one of {', '.join(Durability)}, not {value!r}")
+    return Durability(value)
 
 
 def _engine(
