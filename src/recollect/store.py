@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import warnings
@@ -27,7 +28,9 @@ from .usage import Usage
 log = logging.getLogger("recollect")
 
 unclosed: dict[int, str] = {}
-"""stores that are open, by identity: what `recollect.testing` looks at after a test"""
+"""stores that are open, by the number of their opening: what `recollect.testing` looks at after a test"""
+
+_openings = itertools.count(1)
 
 
 class AsyncSessionStore:
@@ -63,6 +66,7 @@ class AsyncSessionStore:
         self._engine = _engine(target, _durability(durability), readonly, self._limits, self._timeouts, connect)
         self._unretrieved: dict[Receipt, StoreError] = {}
         self._dropped = 0
+        self._opening = 0
         self._closing: asyncio.Future[None] | None = None
         self._keeper: Keeper | None = None
         self._search: SearchRoom | None = None
@@ -75,11 +79,12 @@ class AsyncSessionStore:
     async def open(self) -> Self:
         """Opens the store: makes the file and its schema where they are missing, or brings the schema up
         to date. Raises NotAStore, SchemaTooNew, ReadOnly, StoreBusy, StoreDamaged."""
-        if id(self) in unclosed:
+        if self._opening in unclosed:
             return self
         await self._engine.open()
         self._closing = None
-        unclosed[id(self)] = repr(self)
+        self._opening = next(_openings)
+        unclosed[self._opening] = repr(self)
         self._keeper = Keeper(self._engine, self._limits)
         self._search = SearchRoom(self._engine, self._keeper, self._limits, self._timeouts)
         if not self._engine.readonly:
@@ -90,7 +95,7 @@ class AsyncSessionStore:
         """Writes what is queued, for at most `timeout_s` (`Timeouts.close_s`), and closes; what is left
         then fails as not stored. Closing twice is harmless."""
         if self._closing is None:
-            if unclosed.pop(id(self), None) is None:
+            if unclosed.pop(self._opening, None) is None:
                 return
             self._closing = asyncio.ensure_future(
                 self._close(self._timeouts.close_s if timeout_s is None else timeout_s)
@@ -110,7 +115,7 @@ class AsyncSessionStore:
         await self.aclose()
 
     def __del__(self) -> None:
-        if id(self) in globals().get("unclosed", ()):
+        if self._opening in unclosed:
             warnings.warn(f"{self!r} was never closed: use `async with`, or `aclose()`", ResourceWarning, stacklevel=2)
 
     def __repr__(self) -> str:

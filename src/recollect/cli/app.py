@@ -13,6 +13,7 @@ app = typer.Typer(
     name="recollect",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # in which the lines of a paragraph are one
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0, done (also a search that finds nothing); 1, the store refused, or there is no such "
     "database or session; 2, wrong usage; 130, interrupted; 141, whoever read the output went away.",

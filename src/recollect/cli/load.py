@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..importers.source import Imported, Progress, Rejection
 from ..store import AsyncSessionStore
-from .opening import target
+from .opening import NotThere, target
 from .options import Db, Json
 from .run import run
 from .safe import one_line
@@ -61,12 +61,15 @@ async def _import(path: Path, db: str | None, json: bool) -> None:
             result = await claude_code.load(store, path, progress=show)
             bar.update(reading, description="indexing")
             await store.flush(index=True)
-    if json:
-        return write_json(result)
-    if not result.files:
-        told.print(f"no transcripts in {one_line(str(path))}", soft_wrap=True)
     out = console()
-    return _show(out, result) if out.is_terminal else _write(out, result)
+    if json:
+        write_json(result)
+    elif out.is_terminal:
+        _show(out, result)
+    else:
+        _write(out, result)
+    if not result.files:
+        raise NotThere(f"no transcripts (*.jsonl) in {path}")
 
 
 @contextmanager
@@ -84,13 +87,8 @@ def _kinds(result: Imported) -> dict[str, list[int]]:
 
 
 def _show(out: Console, result: Imported) -> None:
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("")
-    for name in COUNTS.values():
-        table.add_column(name, justify="right")
-    for kind, counts in _kinds(result).items():
-        table.add_row(Text(one_line(kind)), *[f"{n:,}" if n else Text("-", "dim") for n in counts])
-    out.print(table)
+    if kinds := _kinds(result):
+        _show_counts(out, kinds)
     unchanged = f", {result.unchanged:,} unchanged since the last import" if result.unchanged else ""
     out.print(f"{counted(result.files, 'file')}{unchanged}", style="dim")
     if result.skipped:
@@ -98,6 +96,16 @@ def _show(out: Console, result: Imported) -> None:
         out.print(f"nothing to keep in: {listed}", style="dim")
     if result.rejections:
         _show_rejections(out, result)
+
+
+def _show_counts(out: Console, kinds: dict[str, list[int]]) -> None:
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("")
+    for name in COUNTS.values():
+        table.add_column(name, justify="right")
+    for kind, counts in kinds.items():
+        table.add_row(Text(one_line(kind)), *[f"{n:,}" if n else Text("-", "dim") for n in counts])
+    out.print(table)
 
 
 def _show_rejections(out: Console, result: Imported) -> None:

@@ -14,12 +14,8 @@ from ..options import Timeouts
 from ..store import AsyncSessionStore
 
 
-class NoDatabase(Exception):
-    """There is nothing to read."""
-
-
-class NoSession(Exception):
-    """The text names no session, or several."""
+class NotThere(Exception):
+    """What a command was to work on does not exist."""
 
 
 CATCH_UP_S = 30.0
@@ -57,7 +53,7 @@ async def searching(db: str | None) -> AsyncGenerator[AsyncSessionStore]:
     store = AsyncSessionStore(existing, timeouts=timeouts)
     try:
         await store.open()
-    except ReadOnly:
+    except (ReadOnly, PermissionError):  # the latter of the lock file, where the folder cannot be written
         store = AsyncSessionStore(existing, timeouts=timeouts, readonly=True)
     async with store:
         yield store
@@ -67,11 +63,11 @@ def _existing(db: str | None) -> str:
     name = target(db)
     if _is_server(name) or os.path.exists(name):
         return name
-    raise NoDatabase(f"there is no database at {name}: name one with --db, or make it with `recollect import`")
+    raise NotThere(f"there is no database at {name}: name one with --db, or make it with `recollect import`")
 
 
 async def session_named(store: AsyncSessionStore, text: str) -> str:
     """The session's id, from it or from its beginning."""
     if (id := await store.sessions.resolve(text)) is not None:
         return id
-    raise NoSession(f"no session {text!r}: it must be an id, or the beginning of just one (`recollect sessions`)")
+    raise NotThere(f"no session {text!r}: it must be an id, or the beginning of just one (`recollect sessions`)")

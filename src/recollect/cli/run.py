@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from ..errors import StoreError
-from .opening import NoDatabase, NoSession
+from .opening import NotThere
 from .safe import printable
 
 REFUSED = 1
@@ -30,7 +30,7 @@ def run(command: Coroutine[Any, Any, None]) -> None:
         asyncio.run(command)
     except BrokenPipeError:
         _leave_quietly()
-    except (StoreError, NoDatabase, NoSession, OSError) as error:
+    except (StoreError, NotThere, OSError) as error:
         typer.echo(f"recollect: {printable(str(error))}", err=True)
         raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:

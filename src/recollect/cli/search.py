@@ -19,7 +19,10 @@ from .screen import console, write_json
 def search(
     query: Annotated[
         list[str],
-        typer.Argument(metavar="QUERY", help='Words, all of which must match; "a phrase", prefix*, OR, -not.'),
+        typer.Argument(
+            metavar="QUERY",
+            help='Words, all of which must match; "a phrase", prefix*, OR, -not. Quote it for the shell.',
+        ),
     ],
     session: Annotated[
         list[str] | None, typer.Option("--session", metavar="ID", help="Only there: an id or its beginning.")

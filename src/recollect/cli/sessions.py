@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -86,22 +85,21 @@ def _write_line(out: Console, session: Session) -> None:
 def _show_table(out: Console, listed: Sequence[Session], total: int) -> None:
     if not listed:
         return out.print("no sessions", style="dim")
-    ids = [one_line(id) for id in shown_ids([session.id for session in listed], wide=out.width >= WIDE)]
     sources = [_cut(Text(one_line(session.source)), 16) for session in listed]
-    room = out.width - max(map(cell_len, ids)) - max(source.cell_len for source in sources) - _REST
+    room = out.width - max(source.cell_len for source in sources) - _REST
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
-    for name in ("session", "about", "source", "messages", "last active"):
-        table.add_column(name, no_wrap=True, justify="right" if name == "messages" else "left")
-    for id, source, session in zip(ids, sources, listed, strict=True):
-        count, at = f"{session.message_count:,}", local(session.last_active_at)
-        table.add_row(Text(id, "bold cyan"), _cut(_about(session), max(room, 20)), source, count, at)
-    out.print(table, soft_wrap=True)
+    for name in ("session", "source", "messages", "last active"):
+        table.add_column(name, overflow="fold", justify="right" if name == "messages" else "left")
+    for source, session in zip(sources, listed, strict=True):
+        about = Text("\n").join([_cut(_about(session), max(room, 20)), Text(one_line(session.id), "cyan")])
+        table.add_row(about, source, f"{session.message_count:,}", local(session.last_active_at))
+    out.print(table)
     if total > len(listed):
         out.print(f"{len(listed)} of {total:,}; --limit shows more", style="dim")
     return None
 
 
-_REST = len("messages") + len("2026-01-31 18:00") + 4 * len("  ")
+_REST = len("messages") + len("2026-01-31 18:00") + 3 * len("  ")
 
 
 def _cut(text: Text, width: int) -> Text:
@@ -110,23 +108,7 @@ def _cut(text: Text, width: int) -> Text:
 
 
 def _about(session: Session) -> Text:
-    text = Text(one_line(session.title or session.preview or ""), "" if session.title else "italic")
-    if session.status is not Status.ACTIVE:
-        text = Text.assemble((f"{session.status.value} ", "yellow"), text)
-    return text
-
-
-WIDE = 120
-"""columns of a terminal that has room for whole ids"""
-SHORTEST = 13
-"""enough of a UUID, or of the ids the store makes up"""
-
-
-def shown_ids(ids: Sequence[str], *, wide: bool) -> list[str]:
-    """The ids, each cut to a beginning that tells them apart where there is no room for the whole."""
-    if wide or all(len(id) <= SHORTEST for id in ids):
-        return list(ids)
-    length = SHORTEST
-    while len({id[:length] for id in ids}) < len(ids):
-        length += 1
-    return [id[:length] for id in ids]
+    about = Text(one_line(session.title or session.preview or "no words yet"), "bold" if session.title else "")
+    if session.status is Status.ACTIVE:
+        return about
+    return Text.assemble((f"{session.status} ", "yellow"), about)

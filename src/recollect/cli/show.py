@@ -9,7 +9,7 @@ import typer
 
 from ..models import Message
 from ..store import AsyncSessionStore
-from .opening import NoSession, reading, session_named
+from .opening import NotThere, reading, session_named
 from .options import Db, Json
 from .run import run
 from .screen import console, counted, write_json
@@ -19,7 +19,7 @@ TAIL = 20
 
 
 def show(
-    session: Annotated[str, typer.Argument(help="Its id, or the beginning of just one.")],
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Its id, or the beginning of just one.")],
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="The first so many messages.")] = None,
     tail: Annotated[
         int | None, typer.Option("--tail", min=1, help="The last so many messages.", show_default=str(TAIL))
@@ -44,7 +44,7 @@ async def _show(name: str, limit: int | None, tail: int, everything: bool, db: s
     async with reading(db) as store:
         session = await store.sessions.get(await session_named(store, name))
         if session is None:
-            raise NoSession(f"session {name!r} was deleted just now")
+            raise NotThere(f"session {name!r} was deleted just now")
         messages = await _messages(store, session.id, limit, tail, everything)
         if json:
             return write_json({"session": session, "messages": messages})

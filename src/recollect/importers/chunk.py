@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from ..encoding import now
 from ..engine.fulltext import FullText
-from ..engine.operation import Failed, Operation, all, execute, ids, lock, many, one
+from ..engine.operation import Failed, Operation, all, execute, ids, lock, many, one, tuples
 from ..errors import InvalidRecord
 from ..messages.amend import amend, joined, lacking
 from ..messages.append import append
@@ -135,9 +135,7 @@ Fresh = dict[str, dict[str, list[Piece]]]
 """by session, by external id, in order"""
 
 
-def _complete(
-    messages: dict[str, list[Piece]], fulltext: FullText, row_bytes: int, landed: Landed
-) -> Operation[Fresh]:
+def _complete(messages: dict[str, list[Piece]], fulltext: FullText, row_bytes: int, landed: Landed) -> Operation[Fresh]:
     """Adds to the messages that are there what they lack; returns those that are not there."""
     by_id: Fresh = {session_id: {} for session_id in messages}
     for session_id, pieces in messages.items():
@@ -214,11 +212,14 @@ WHERE s.id IN :ids AND m.external_id IN :external_ids AND m.round_index IS NOT N
 
 # Only sessions that were alive then can hold a copy: messages keep their time when a session is
 # resumed or forked into another.
+_ALIVE = """
+SELECT s.session, s.id FROM sessions s
+WHERE s.last_active_at >= :first AND s.created_at <= :last AND s.source = :source AND s.id IS NOT NULL"""
+
 _COPIED = """
-SELECT m.external_id
-FROM sessions s JOIN messages m ON m.session = s.session AND m.external_id IN :external_ids
-  JOIN usage_rounds u ON u.session = m.session AND u.send_index = m.send_index AND u.round_index = m.round_index
-WHERE s.id IS NOT NULL AND s.source = :source AND s.created_at <= :last AND s.last_active_at >= :first"""
+SELECT m.external_id FROM messages m JOIN usage_rounds u
+  ON u.session = m.session AND u.send_index = m.send_index AND u.round_index = m.round_index
+WHERE m.session IN :sessions AND m.external_id IN :external_ids"""
 
 
 def _count(chunk: Chunk, landed: Landed) -> Operation[None]:
@@ -231,7 +232,8 @@ def _count(chunk: Chunk, landed: Landed) -> Operation[None]:
         _LEDGER, ids=sorted({id for id, _ in latest}), external_ids=sorted({external_id for _, external_id in latest})
     )
     found = {(row.session_id, row.external_id): row for row in rows}
-    elsewhere = yield from _copied(chunk.source, [c for key, c in latest.items() if not _is_counted(found.get(key))])
+    fresh = [counted for key, counted in latest.items() if key in found and found[key].ledger is None]
+    elsewhere = yield from _copied(chunk, fresh)
     writes: list[SessionRounds] = []
     for key, counted in latest.items():
         row = found.get(key)
@@ -247,23 +249,18 @@ def _count(chunk: Chunk, landed: Landed) -> Operation[None]:
         yield from write_rounds(writes)
 
 
-def _is_counted(row: Any) -> bool:
-    return row is not None and row.ledger is not None
-
-
-def _copied(source: str, counted: Sequence[Counted]) -> Operation[set[str]]:
-    """Which of these messages are counted in some session already."""
-    if not counted:
+def _copied(chunk: Chunk, fresh: Sequence[Counted]) -> Operation[set[str]]:
+    """Which of these messages are counted in another session already."""
+    if not fresh:
         return set()
-    times = [c.round.created_at for c in counted]
-    rows = yield all(
-        _COPIED,
-        external_ids=[c.external_id for c in counted],
-        source=source,
-        first=min(times) - DAY_MS,
-        last=max(times) + DAY_MS,
-    )
-    return {row.external_id for row in rows}
+    times = [counted.round.created_at for counted in fresh]
+    rows = yield tuples(_ALIVE, source=chunk.source, first=min(times) - DAY_MS, last=max(times) + DAY_MS)
+    own = chunk.messages if len(chunk.messages) == 1 else ()
+    others = [session for session, id in rows if id not in own]
+    if not others:
+        return set()
+    found = yield tuples(_COPIED, sessions=others, external_ids=[counted.external_id for counted in fresh])
+    return {external_id for (external_id,) in found}
 
 
 # -- titles ----------------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
 
 from anyio import to_thread
 
@@ -18,7 +16,8 @@ from ..engine import Engine
 from ..engine.writer import Lane
 from ..store import AsyncSessionStore
 from .chunk import Chunk, Landed, load_chunk
-from .claude_transcript import IMPORTER, VERSION, Transcript, agents_of
+from .claude_state import agents_of
+from .claude_transcript import IMPORTER, VERSION, Transcript
 from .cursor import Cursor, read_cursors
 from .source import Imported, Progress, SourceFile, Tally, find_files
 
@@ -43,7 +42,7 @@ async def load(
     store is called in a worker thread. Raises FileNotFoundError, and what the store may.
     """
     run = _Run(store)
-    files, unreadable = await to_thread.run_sync(find_files, Path(os.path.abspath(os.fspath(path))), ".jsonl")
+    files, unreadable = await to_thread.run_sync(find_files, os.fspath(path), ".jsonl")
     files.sort(key=lambda file: (os.path.basename(file.path).startswith("agent-"), file.path))
     tally = Tally(files, progress)
     for rejection in unreadable:
@@ -76,20 +75,30 @@ class _Run:
             tally.finish(file)
 
     async def _load_file(self, file: SourceFile, cursor: Cursor | None, tally: Tally) -> None:
-        transcript = None
         try:
             transcript = await to_thread.run_sync(Transcript, file.path, cursor, self._agents, self._encoder)
-            while chunk := await to_thread.run_sync(transcript.next_chunk):
+        except OSError as error:
+            tally.reject("files", file.path, None, str(error))
+            return
+        try:
+            while chunk := await _next_chunk(transcript, file, tally):
                 tally.take(file, chunk, await self._write(chunk))
                 tally.reached(file, transcript.position)
         finally:
-            if transcript:
-                transcript.close()
+            transcript.close()
 
     async def _write(self, chunk: Chunk) -> Landed:
         return await self._engine.write(
             load_chunk, chunk, self._engine.fulltext, self._encoder.row_bytes, lane=Lane.BACKGROUND
         )
+
+
+async def _next_chunk(transcript: Transcript, file: SourceFile, tally: Tally) -> Chunk | None:
+    try:
+        return await to_thread.run_sync(transcript.next_chunk)
+    except OSError as error:
+        tally.reject("files", file.path, None, str(error))
+        return None
 
 
 def _parent(path: str) -> str | None:

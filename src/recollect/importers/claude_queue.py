@@ -64,8 +64,6 @@ class Prompts(msgspec.Struct):
     def match(self, session_id: str, text: str, uuid: str, attached: bool) -> Prompt | None:
         """The prompt that a record brings again. What was slipped into a turn does not come again as a
         user record: then the user has said the same once more."""
-        if not self.entries:
-            return None
         digest = _digest(text)
         for entry in self.entries:
             if entry.session_id == session_id and entry.uuid == uuid:

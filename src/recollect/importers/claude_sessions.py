@@ -141,6 +141,7 @@ class Origins:
         title = {"summary": record.summary, "ai-title": record.ai_title}.get(record.type, record.custom_title)
         if not isinstance(title, str):
             raise InvalidRecord(f"the title must be text, not {type(title).__name__}")
+        title = self._encoder.text(title, "title") or ""
         session_id = self._state.session_id if record.session_id is None else record.session_id
         if session_id is not None:
             self._name(self._encoder.identifier(session_id, "sessionId"), record.type, title)
@@ -148,7 +149,7 @@ class Origins:
             remember(self._state.leaves, record.leaf_uuid if isinstance(record.leaf_uuid, str) else _NEXT, title)
 
     def _name(self, session_id: str, kind: str, text: str) -> None:
-        title = _shortened(self._encoder.text(text, "title") or "")
+        title = _shortened(text)
         before = self._state.names.get(session_id)
         if title is None or (before and before.rank > RANK[kind]):
             return

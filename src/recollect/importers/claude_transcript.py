@@ -49,6 +49,7 @@ class Transcript:
     def __init__(self, path: str, cursor: Cursor | None, agents: dict[str, str], encoder: Encoder) -> None:
         self._path = path
         self._encoder = encoder
+        self._as_stored = Encoder(row_bytes=encoder.row_bytes)  # for texts that were redacted before
         self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 -- `close` closes it
         self._stat = os.fstat(self._file.fileno())
         state = read_state(cursor.kept) if cursor and cursor.continues(self._file) else None
@@ -124,7 +125,7 @@ class Transcript:
             position=self.position,
             size=self._stat.st_size,
             tail_hash=tail_hash(self._file, self.position),
-            kept=Kept(self._stat.st_mtime_ns, self._lines.number, own),
+            kept=Kept(self._stat.st_mtime_ns, self._lines.number, self._lines.ended, own),
         )
 
     # -- lines ---------------------------------------------------------------------------------
@@ -170,9 +171,9 @@ class Transcript:
         self._state.at = at
         return at or 0
 
-    def _add(self, place: Place, **fields: Any) -> None:
+    def _add(self, place: Place, encoder: Encoder | None = None, **fields: Any) -> None:
         try:
-            row = prepare(self._encoder, NewMessage(created_at=moment(place.at), **fields))
+            row = prepare(encoder or self._encoder, NewMessage(created_at=moment(place.at), **fields))
         except InvalidRecord as error:
             self._reject("messages", place.line, str(error))
             return
@@ -218,8 +219,10 @@ class Transcript:
 
     def _say(self, place: Place, content: Any, attached: bool) -> None:
         """A prompt of the user's, which may have stood in the queue before."""
-        prompts = self._state.prompts
-        prompt = prompts.match(place.session.id, content, place.uuid, attached) if isinstance(content, str) else None
+        prompt = None
+        if self._state.prompts.entries and isinstance(content, str):
+            text = self._encoder.text(content, "content") or ""
+            prompt = self._state.prompts.match(place.session.id, text, place.uuid, attached)
         if prompt is None:
             self._add(place, role="user", content=content, external_id=place.uuid)
             return
@@ -250,7 +253,7 @@ class Transcript:
     def _store(self, prompt: Prompt, line: int) -> None:
         text, prompt.text = prompt.text, None
         place = Place(self._origins.open(prompt.session_id, prompt.at), prompt.key, prompt.at, line)
-        self._add(place, role="user", content=text, external_id=prompt.key)
+        self._add(place, self._as_stored, role="user", content=text, external_id=prompt.key)
 
     def _store_left(self) -> None:
         """What still stands in the queue at the end of the file was said too."""

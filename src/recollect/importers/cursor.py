@@ -20,6 +20,8 @@ class Kept(msgspec.Struct, frozen=True):
 
     mtime_ns: int
     line: int
+    is_through: bool
+    """the file was read to its end, whether that was whole or torn"""
     own: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -38,7 +40,8 @@ class Cursor(msgspec.Struct, frozen=True):
 
     def is_current(self, stat: os.stat_result) -> bool:
         """Whether nothing was done to the file since, as far as a stat can tell."""
-        return self._is_of(stat) and stat.st_size == self.size and stat.st_mtime_ns == self.kept.mtime_ns
+        same = self._is_of(stat) and stat.st_size == self.size and stat.st_mtime_ns == self.kept.mtime_ns
+        return same and self.kept.is_through
 
     def continues(self, file: BinaryIO) -> bool:
         """Whether the file goes on from here: the same file, with the same bytes before the position."""
@@ -82,9 +85,7 @@ def read_cursors(importer: str, version: int, sources: Sequence[str]) -> Operati
     cursors: dict[str, Cursor] = {}
     for row in rows:
         if kept := _kept(row):
-            cursors[row.source] = Cursor(
-                row.source, row.device, row.inode, row.position, row.size, row.tail_hash, kept
-            )
+            cursors[row.source] = Cursor(row.source, row.device, row.inode, row.position, row.size, row.tail_hash, kept)
     return cursors
 
 

@@ -6,10 +6,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+
+from .chunk import Chunk, Landed
 
 REMEMBERED = 1_000
 """rejections that are listed; all are counted"""
@@ -73,11 +74,25 @@ class Tally:
         self.rejected: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self._rejections: list[Rejection] = []
+        self._sessions: set[str] = set()
         self._report = report
         self._files = len(files)
         self._files_done = 0
         self._bytes = sum(file.stat.st_size for file in files)
         self._bytes_done = 0
+
+    def take(self, file: SourceFile, chunk: Chunk, landed: Landed) -> None:
+        """Counts what a chunk held, and what became of it."""
+        for session_id, is_new in landed.sessions.items():
+            if session_id not in self._sessions:
+                self._sessions.add(session_id)
+                (self.inserted if is_new else self.duplicate)["sessions"] += 1
+        self.inserted.update(landed.inserted)
+        self.amended.update(landed.amended)
+        self.duplicate.update(landed.duplicate)
+        self.skipped.update(chunk.skipped)
+        for kind, line, reason in (*chunk.rejected, *landed.rejected):
+            self.reject(kind, file.path, line, reason)
 
     def reject(self, kind: str, file: str, line: int | None, reason: str) -> None:
         """Counts something that cannot be imported; its place is kept as long as there is room."""
@@ -98,26 +113,27 @@ class Tally:
         self.reached(file, 0)
 
     def result(self) -> Imported:
-        """What was counted."""
+        """What was counted; kinds that came to 0 are left out."""
         return Imported(
             files=self._files,
             unchanged=self.unchanged,
-            inserted=self.inserted,
-            amended=self.amended,
-            duplicate=self.duplicate,
-            rejected=self.rejected,
-            skipped=self.skipped,
+            inserted=+self.inserted,
+            amended=+self.amended,
+            duplicate=+self.duplicate,
+            rejected=+self.rejected,
+            skipped=+self.skipped,
             rejections=tuple(self._rejections),
         )
 
 
-def find_files(path: Path, suffix: str) -> tuple[list[SourceFile], list[Rejection]]:
+def find_files(path: str, suffix: str) -> tuple[list[SourceFile], list[Rejection]]:
     """The file, or every file below the folder with that suffix, by path; and what cannot be read.
 
     Links to folders are followed, each folder is entered once. Raises FileNotFoundError.
     """
-    if not path.is_dir():
-        return [SourceFile(str(path), path.stat())], []
+    path = os.path.abspath(os.path.expanduser(path))
+    if not os.path.isdir(path):
+        return [SourceFile(path, os.stat(path))], []
     found: list[SourceFile] = []
     unreadable: list[Rejection] = []
     for folder in _folders(path, unreadable):
@@ -128,9 +144,9 @@ def find_files(path: Path, suffix: str) -> tuple[list[SourceFile], list[Rejectio
     return sorted(found), unreadable
 
 
-def _folders(top: Path, unreadable: list[Rejection]) -> Iterator[list[os.DirEntry[str]]]:
+def _folders(top: str, unreadable: list[Rejection]) -> Iterator[list[os.DirEntry[str]]]:
     """The entries of each folder below `top`, itself included."""
-    waiting = [str(top)]
+    waiting = [top]
     entered: set[tuple[int, int]] = set()
     while waiting:
         folder = waiting.pop()

@@ -58,7 +58,18 @@ def open_writer(
 
 def open_reader(connector: Connector, path: str) -> sqlite3.Connection:
     """A connection that cannot write, nor checkpoint."""
-    connection = _connect(connector, Path(path).as_uri() + "?mode=ro", uri=True)
+    try:
+        return _open_reader(connector, path, "?mode=ro")
+    except ReadOnly:
+        # Reading a log takes a shared-memory file beside it. Where none can be made, a database without
+        # a log can still be read as one that nobody changes.
+        if os.path.exists(path + "-wal"):
+            raise
+        return _open_reader(connector, path, "?mode=ro&immutable=1")
+
+
+def _open_reader(connector: Connector, path: str, options: str) -> sqlite3.Connection:
+    connection = _connect(connector, Path(path).as_uri() + options, uri=True)
     try:
         connection.execute("PRAGMA query_only=ON")
         connection.execute("PRAGMA wal_autocheckpoint=0")

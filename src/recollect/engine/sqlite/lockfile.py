@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from ...errors import StoreBusy
+from ...errors import ReadOnly, StoreBusy
 
 try:
     import fcntl
@@ -49,7 +49,10 @@ class LockFile:
     """The lock of one database, held by one descriptor of ours; used on the writer's thread only."""
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ReadOnly(f"cannot create {path}: {error.strerror}; open with readonly=True to read") from error
 
     @contextmanager
     def held(self) -> Generator[None]:
