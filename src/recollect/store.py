@@ -60,13 +60,14 @@ class AsyncSessionStore:
         redact: Callable[[str], str] | None = None,
         connect: Callable[..., Any] | None = None,
     ) -> None:
+        self._opening = 0
+        self._gate = asyncio.Lock()
         self._limits = limits or Limits()
         self._timeouts = timeouts or Timeouts()
         self._encoder = Encoder(row_bytes=self._limits.row_bytes, redact=redact)
         self._engine = _engine(target, _durability(durability), readonly, self._limits, self._timeouts, connect)
         self._unretrieved: dict[Receipt, StoreError] = {}
         self._dropped = 0
-        self._opening = 0
         self._closing: asyncio.Future[None] | None = None
         self._keeper: Keeper | None = None
         self._search: SearchRoom | None = None
@@ -79,9 +80,13 @@ class AsyncSessionStore:
     async def open(self) -> Self:
         """Opens the store: makes the file and its schema where they are missing, or brings the schema up
         to date. Raises NotAStore, SchemaTooNew, ReadOnly, StoreBusy, StoreDamaged."""
-        if self._opening in unclosed:
-            return self
-        await self._engine.open()
+        async with self._gate:
+            if self._opening not in unclosed:
+                await self._engine.open()
+                self._begin()
+        return self
+
+    def _begin(self) -> None:
         self._closing = None
         self._opening = next(_openings)
         unclosed[self._opening] = repr(self)
@@ -89,7 +94,6 @@ class AsyncSessionStore:
         self._search = SearchRoom(self._engine, self._keeper, self._limits, self._timeouts)
         if not self._engine.readonly:
             self._keeper.start()
-        return self
 
     async def aclose(self, *, timeout_s: float | None = None) -> None:
         """Writes what is queued, for at most `timeout_s` (`Timeouts.close_s`), and closes; what is left
@@ -115,7 +119,7 @@ class AsyncSessionStore:
         await self.aclose()
 
     def __del__(self) -> None:
-        if self._opening in unclosed:
+        if getattr(self, "_opening", 0) in unclosed:
             warnings.warn(f"{self!r} was never closed: use `async with`, or `aclose()`", ResourceWarning, stacklevel=2)
 
     def __repr__(self) -> str:
