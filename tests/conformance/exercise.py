@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from tempfile import TemporaryDirectory
 
 from recollect import AsyncSessionStore, SessionExists, StoreError, TitleTaken
 from recollect.engine.operation import execute
+from recollect.importers import claude_code
 from recollect.search.index import condemn, reset_step
 
 NOW = datetime.now(UTC)
@@ -18,6 +21,7 @@ async def exercise(store: AsyncSessionStore) -> None:
     await messages(store)
     await usage(store)
     await searches(store)
+    await imports(store)
     await upkeep(store)
 
 
@@ -126,6 +130,33 @@ def _event(id_: int):
         "INSERT INTO events (id, at, kind, session_id, text) VALUES (:id, 0, 'tool', 'root', 'it happened')", id=id_
     )
     yield execute("UPDATE sequence SET last = :id", id=id_)
+
+
+async def imports(store: AsyncSessionStore) -> None:
+    """A transcript, its fork, and what is added to it in the middle of a message."""
+    with TemporaryDirectory() as folder:
+        for session in ("imported", "forked"):
+            asked = {"type": "user", "uuid": "q", "toolUseResult": {"agentId": "a"}, "message": {"content": RESULT}}
+            _write(folder, session, asked, _said("text", text="words"), {"type": "ai-title", "aiTitle": "Third"})
+        await claude_code.load(store, folder)
+        await store.flush(index=True)
+        _write(folder, "imported", _said("tool_use", name="Bash", input={"command": "more words"}))
+        await claude_code.load(store, folder)
+
+
+RESULT = [{"type": "tool_result", "tool_use_id": "t", "content": "out"}]
+
+
+def _said(kind: str, **block) -> dict:
+    usage = {"input_tokens": 1, "output_tokens": 2}
+    message = {"id": "m", "model": "m", "content": [{"type": kind, **block}], "usage": usage}
+    return {"type": "assistant", "uuid": kind, "message": message}
+
+
+def _write(folder: str, session: str, *records: dict) -> None:
+    with open(f"{folder}/{session}.jsonl", "a") as file:
+        for record in records:
+            file.write(json.dumps({"sessionId": session, "timestamp": "2026-03-01T09:00:00Z", **record}) + "\n")
 
 
 async def upkeep(store: AsyncSessionStore) -> None:

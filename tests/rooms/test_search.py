@@ -89,7 +89,9 @@ FILTERS = [
 
 @pytest.mark.parametrize("order", ["oldest", "newest", "relevance"])
 @pytest.mark.parametrize(("filters", "expected"), FILTERS)
-async def test_filters_mean_what_they_say(corpus: AsyncSessionStore, filters: dict[str, Any], expected: str, order: str):
+async def test_filters_mean_what_they_say(
+    corpus: AsyncSessionStore, filters: dict[str, Any], expected: str, order: str
+):
     """Alone and together, in each order; an empty include matches nothing, an empty exclude excludes nothing."""
     words = [hit.snippet.split()[-1] for hit in await hits(corpus, "word", order=order, **filters)]
     wanted = expected.split()
@@ -187,7 +189,9 @@ async def test_a_cursor_continues_without_repeating_or_skipping(many: AsyncSessi
 async def test_limits_mean_what_they_say(many: AsyncSessionStore):
     """20 by default, 0 is none, None is all, a negative one is InvalidRecord."""
     for order in ("newest", "oldest", "relevance"):
-        counts = [len(await hits(many, "word", order=order, **o)) for o in ({}, {"limit": 0}, {"limit": 3}, {"limit": None})]
+        counts = [
+            len(await hits(many, "word", order=order, **o)) for o in ({}, {"limit": 0}, {"limit": 3}, {"limit": None})
+        ]
         assert counts == [20, 0, 3, 150]
         with pytest.raises(InvalidRecord):
             await hits(many, "word", order=order, limit=-1)
@@ -301,7 +305,9 @@ async def test_the_words_of_a_deleted_session_leave_the_index(any_store: AsyncSe
     """Invisible at once; soon no entry of it is left, and nobody else's is touched."""
     for name in "ab":
         await any_store.sessions.create(name, user_id="u")
-        await any_store.messages.append_many(name, [{"role": "user", "content": f"zebra {name}{n}"} for n in range(150)])
+        await any_store.messages.append_many(
+            name, [{"role": "user", "content": f"zebra {name}{n}"} for n in range(150)]
+        )
     await any_store.flush(index=True)
     await any_store.sessions.delete("a")
     assert {hit.session_id for hit in await hits(any_store, "zebra", limit=None)} == {"b"}

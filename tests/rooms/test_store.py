@@ -72,6 +72,7 @@ async def test_a_home_path_is_expanded_and_signs_in_a_path_are_themselves(
 
 async def test_opening_twice_is_harmless(path: Path, eventually):
     """open() of an open store returns it, also when called at once; one aclose closes it."""
+    before = threading.active_count()
     store = AsyncSessionStore(path)
     try:
         assert await asyncio.gather(store.open(), store.open()) == [store, store]
@@ -79,11 +80,11 @@ async def test_opening_twice_is_harmless(path: Path, eventually):
         await store.sessions.create("s")
     finally:
         await store.aclose()
+
+    async def no_thread_is_left() -> bool:
+        return threading.active_count() <= before
+
     await eventually(no_thread_is_left)
-
-
-async def no_thread_is_left() -> bool:
-    return not any("_connection_worker" in thread.name for thread in threading.enumerate())
 
 
 async def test_stores_on_one_file_see_each_other(path: Path):
@@ -139,7 +140,12 @@ async def test_a_query_returns_rows_by_name_and_position(any_store: AsyncSession
         await any_store.sessions.create(name)
     rows = await any_store.query("SELECT id, source AS s FROM sessions WHERE id IN :ids ORDER BY id", ids=["a", "c"])
     assert rows == [("a", "unknown"), ("c", "unknown")]
-    assert (rows[0].id, rows[0]["s"], rows[0][1], dict(rows[1])) == ("a", "unknown", "unknown", {"id": "c", "s": "unknown"})
+    assert (rows[0].id, rows[0]["s"], rows[0][1], dict(rows[1])) == (
+        "a",
+        "unknown",
+        "unknown",
+        {"id": "c", "s": "unknown"},
+    )
     assert await any_store.query("SELECT id FROM sessions WHERE id = :id", id="nobody") == []
 
 
@@ -186,7 +192,9 @@ async def test_a_query_that_is_cancelled_is_stopped(store: AsyncSessionStore):
     for task in endless:
         task.cancel()
     async with asyncio.timeout(5):
-        assert {type(each) for each in await asyncio.gather(*endless, return_exceptions=True)} == {asyncio.CancelledError}
+        assert {type(each) for each in await asyncio.gather(*endless, return_exceptions=True)} == {
+            asyncio.CancelledError
+        }
         assert await store.sessions.count() == 0
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..encoding import decode_json, texts
-from ..engine.fulltext import FullText
+from ..engine.fulltext import FullText, IndexDamaged
 from ..engine.operation import Operation, Row, all, execute, many, one
 from .segment import VERSION, segment
 
@@ -234,15 +234,23 @@ FROM messages m JOIN sessions s ON s.session = m.session WHERE m.id IN :ids"""
 
 
 def reworded(fulltext: FullText, ids: Sequence[int], change: Operation[None]) -> Operation[None]:
-    """Runs `change`, which gives these messages other words; those that are indexed change with it."""
-    yield from remove_entries(fulltext, (yield all(_ENTRIES, ids=ids)))
-    yield from change
+    """Runs `change`, which gives these messages other words; those that are indexed change with it. A
+    damaged index does not stop it: it is made anew."""
+    before = yield all(_ENTRIES, ids=ids)
+    try:
+        yield from remove_entries(fulltext, before)
+        yield from change
+        after = yield all(_ENTRIES, ids=ids)
+        yield from _restore_entries(fulltext, after)
+    except IndexDamaged:
+        yield from condemn()
+        yield from change  # where it is done already, this does nothing
+
+
+def _restore_entries(fulltext: FullText, rows: Sequence[Row]) -> Operation[None]:
     state = yield one("SELECT watermark, version, row_bytes FROM index_state")
-    if state.version != VERSION:
-        return
-    rows = yield all(_ENTRIES, ids=ids)
     found = list(_indexed(rows, state.watermark, state.row_bytes))
-    if found:
+    if found and state.version == VERSION:
         yield fulltext.insert(found)
 
 

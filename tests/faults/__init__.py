@@ -1,0 +1,1 @@
+"""What goes wrong: cancellation, crashes, other processes, bad input, full disks."""
