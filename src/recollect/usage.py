@@ -86,7 +86,7 @@ _INSERT = f"INSERT INTO usage_rounds ({', '.join(_LEDGER_COLUMNS)}) VALUES ({', 
 
 _OWN_ROWS = f"""
 SELECT id, session, send_index, round_index, {", ".join(_COUNTED)}
-FROM usage_rounds WHERE session IN :sessions AND round_index IN :rounds"""
+FROM usage_rounds WHERE session IN :sessions AND send_index IN :sends AND round_index IN :rounds"""
 
 _APPLY = """
 UPDATE sessions SET input_tokens = input_tokens + ?, output_tokens = output_tokens + ?,
@@ -116,7 +116,10 @@ def write_rounds(sessions: Sequence[SessionRounds]) -> Operation[None]:
     """Writes rows of locked sessions and applies what they change to the counters."""
     rows = [_resolved(session, round_) for session in sessions for round_ in session.rounds]
     own = yield all(
-        _OWN_ROWS, sessions=sorted({row.session for row in rows}), rounds=sorted({row.round_index for row in rows})
+        _OWN_ROWS,
+        sessions=sorted({row.session for row in rows}),
+        sends=sorted({row.send_index for row in rows}),
+        rounds=sorted({row.round_index for row in rows}),
     )
     replaced = {(row.session, row.send_index, row.round_index): row for row in own}
     latest = {(row.session, row.send_index, row.round_index): row for row in rows}

@@ -15,8 +15,9 @@ import pytest
 from transcripts import SESSION, append, assistant, call, lines, result, text, thinking, user, write
 
 from recollect import AsyncSessionStore
-from recollect.importers import claude_code, claude_transcript
+from recollect.importers import claude_code
 from recollect.importers import lines as reading
+from recollect.importers.claude_code import transcript as claude_transcript
 from recollect.importers.source import Progress
 from recollect.models import Message
 

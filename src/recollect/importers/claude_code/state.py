@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from .claude_queue import Prompts
-from .cursor import Cursor, Kept
+from ..cursor import Cursor, Kept
+from .queue import Prompts
 
 REMEMBERED = 1_000
 """entries of each kind, the newest"""

@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 
 from anyio import to_thread
 
-from ..encoding import Encoder
-from ..engine import Engine
-from ..engine.writer import Lane
-from ..store import AsyncSessionStore
-from .chunk import Chunk, Landed, load_chunk
-from .claude_state import agents_of
-from .claude_transcript import IMPORTER, VERSION, Transcript
-from .cursor import Cursor, read_cursors
-from .source import Imported, Progress, SourceFile, Tally, find_files
+from ...encoding import Encoder
+from ...engine import Engine
+from ...engine.writer import Lane
+from ...store import AsyncSessionStore
+from ..chunk import Chunk, Landed, load_chunk
+from ..cursor import Cursor, read_cursors
+from ..source import Imported, Progress, SourceFile, Tally, find_files
+from .state import agents_of
+from .transcript import IMPORTER, VERSION, Transcript
 
 _AT_ONCE = 256
 """files whose cursors are read in one hop"""

@@ -12,19 +12,19 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from ..encoding import Encoder, instant, moment, now
-from ..errors import InvalidRecord
-from ..messages.amend import PARTS
-from ..messages.prepare import prepare
-from ..models import NewMessage, NewUsage
-from ..usage import prepare_round
-from .chunk import Chunk, Counted, Piece
-from .claude_queue import Prompt
-from .claude_record import Record, Unreadable, agent_of, decode, is_whole, plain, reply, runs
-from .claude_sessions import RANK, SOURCE, Origin, Origins
-from .claude_state import State, read_state, remember
-from .cursor import Cursor, Kept, identity, tail_hash
-from .lines import Line, LineReader
+from ...encoding import Encoder, instant, moment, now
+from ...errors import InvalidRecord
+from ...messages.amend import PARTS
+from ...messages.prepare import prepare
+from ...models import NewMessage, NewUsage
+from ...usage import prepare_round
+from ..chunk import Chunk, Counted, Piece
+from ..cursor import Cursor, Kept, identity, tail_hash
+from ..lines import Line, LineReader
+from .queue import Prompt
+from .record import Record, Unreadable, agent_of, decode, is_whole, plain, reply, runs
+from .sessions import RANK, SOURCE, Origin, Origins
+from .state import State, read_state, remember
 
 IMPORTER = "claude_code"
 VERSION = 1

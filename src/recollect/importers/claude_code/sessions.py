@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from ..encoding import Encoder, decode_json
-from ..errors import InvalidRecord
-from ..models import Lifecycle
-from ..sessions.life import NewSession
-from ..sessions.titles import LONGEST, clean_title
-from .chunk import Titled
-from .claude_record import Record
-from .claude_state import Name, State, remember
+from ...encoding import Encoder, decode_json
+from ...errors import InvalidRecord
+from ...models import Lifecycle
+from ...sessions.life import NewSession
+from ...sessions.titles import LONGEST, clean_title
+from ..chunk import Titled
+from .record import Record
+from .state import Name, State, remember
 
 SOURCE = "claude-code"
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 from msgspec import Raw
 
-from ..encoding import Encoder
+from ...encoding import Encoder
 
 
 class Record(msgspec.Struct, rename="camel"):
