@@ -23,7 +23,10 @@ PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "import": importing.rows,
 }
 
-TITLE = f"Durability.COMMIT (synchronous=FULL), search enabled, SQLite {sqlite3.sqlite_version}, Python {sys.version.split()[0]}"
+TITLE = (
+    "Durability.COMMIT (synchronous=FULL), search enabled,"
+    f" SQLite {sqlite3.sqlite_version}, Python {sys.version.split()[0]}"
+)
 
 
 def main() -> None:

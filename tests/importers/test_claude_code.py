@@ -1,6 +1,6 @@
 """What the records of a transcript become."""
 
-# ruff: noqa: ASYNC240 -- these files are small, and the loop is the test's
+
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files that grow, shrink, are replaced, torn, linked in circles, or very long."""
 
-# ruff: noqa: ASYNC240 -- these files are small, and the loop is the test's
+
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The one segmenter: what is indexed is what is searched, on every engine."""
 
-# ruff: noqa: RUF001 (look-alike characters are the matter here)
-
 from __future__ import annotations
 
 import sqlite3
@@ -80,9 +78,7 @@ def test_fts5_agrees_about_every_character() -> None:
     indexed: dict[int, dict[int, str]] = {code: {} for code in tokens}
     for code, term, offset in index.db.execute("SELECT doc, term, offset FROM terms"):
         indexed[code][offset] = term
-    assert [
-        hex(code) for code in tokens if [indexed[code][at] for at in sorted(indexed[code])] != tokens[code]
-    ] == []
+    assert [hex(code) for code in tokens if [indexed[code][at] for at in sorted(indexed[code])] != tokens[code]] == []
 
 
 @given(TEXTS)
@@ -164,7 +160,7 @@ def test_spans_are_read_lazily() -> None:
     text = "straße " * 1_000_000
     began = time.perf_counter()
     assert next(spans(text)) == ("strasse", 0, 6)
-    assert time.perf_counter() - began < 0.05  # noqa: PLR2004
+    assert time.perf_counter() - began < 0.05
 
 
 @pytest.mark.parametrize("text", ["é" * 300_000, "e\u0301" * 300_000, "-" * 1_000_000, "東" * 300_000])
@@ -172,4 +168,4 @@ def test_long_runs_take_linear_time(text: str) -> None:
     """One endless word costs what as much text in short words does."""
     began = time.perf_counter()
     assert sum(1 for _ in spans(text)) == len(segment(text).split())
-    assert time.perf_counter() - began < 2  # noqa: PLR2004
+    assert time.perf_counter() - began < 2
