@@ -40,7 +40,10 @@ def instant(value: datetime | None, name: str) -> int | None:
         raise InvalidRecord(f"{name} must be a datetime, not {type(value).__name__}")
     if value.tzinfo is None or value.utcoffset() is None:
         raise InvalidRecord(f"{name} must be aware: {value!r} names no time zone (use datetime.now(UTC))")
-    return (value - EPOCH) // _MILLISECOND
+    try:
+        return (value.astimezone(UTC) - EPOCH) // _MILLISECOND
+    except OverflowError:
+        raise InvalidRecord(f"{name} is out of range in UTC: {value!r}") from None
 
 
 def moment(milliseconds: int) -> datetime:

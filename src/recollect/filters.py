@@ -51,6 +51,8 @@ class Filter:
 
     def contains(self, column: str, text: str) -> None:
         """The column contains the text, `%` and `_` being themselves; ASCII letters in any case."""
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRecord(f"what {column} contains is text, not {type(text).__name__}")
         name = self._name()
         pattern = "".join(f"!{c}" if c in "!%_" else c for c in text.translate(_ASCII_LOWER))
         self.add(f"LOWER({column}) LIKE :{name} ESCAPE '!'", **{name: f"%{pattern}%"})
@@ -64,6 +66,22 @@ def as_list(values: Any) -> list[Any]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         return [values]
     return list(values)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def texts_of(values: Any, name: str) -> list[str]:
+    """The same, where only texts mean something."""
+    listed = as_list(values)
+    if not all(isinstance(value, str) for value in listed):
+        raise InvalidRecord(f"{name} must be text or several texts, not {values!r}")
+    return listed
+
+
+def numbers_of(cursor: Any, n: int) -> list[int] | None:
+    """The `n` whole numbers that a cursor is made of; None if it is not one."""
+    parts = cursor.split(".") if isinstance(cursor, str) else []
+    if len(parts) != n or not all(part.isdecimal() and len(part) < 19 for part in parts):
+        return None
+    return [int(part) for part in parts]
 
 
 def page_size(limit: int | None, name: str = "limit") -> int | None:

@@ -198,7 +198,7 @@ class AsyncSessionStore:
             lag = await self._engine.read(read_lag)
             await self._keeper.reach(lag.last)
         if self._unretrieved:
-            errors = [error for receipt, error in self._unretrieved.items() if not receipt.awaited]
+            errors = [error for receipt, error in self._unretrieved.items() if not receipt.is_heard]
             self._unretrieved.clear()
             for other in errors[1:]:
                 errors[0].add_note(f"and: {other}")

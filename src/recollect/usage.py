@@ -272,7 +272,7 @@ class Usage:
 
         `since` is inclusive, `until` exclusive. Raises InvalidQuery for another `by`.
         """
-        if by not in _GROUPS:
+        if not isinstance(by, str) or by not in _GROUPS:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidQuery(f"totals by {by!r}: it must be one of {', '.join(_GROUPS)}")
         where = Filter()
         where.among("s.id", session_id)

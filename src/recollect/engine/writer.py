@@ -77,7 +77,8 @@ def grouped(writes: list[Write]) -> list[Group]:
     for write in writes:
         gathers = coalesces(write.op)
         at = open_group.get(write.op, -1) if gathers else -1
-        if at <= barrier or (write.session is not None and at < last_of.get(write.session, -1)):
+        earliest = len(groups) - 1 if write.session is None else last_of.get(write.session, 0)
+        if at < max(earliest, barrier, 0):
             at = len(groups)
             groups.append(Group(write.op, [write]))
             if gathers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -33,16 +33,26 @@ class Receipt:
     Cancelling whoever awaits it does not cancel the append.
     """
 
-    __slots__ = ("_future", "awaited")
+    __slots__ = ("_future", "_heard", "_waiting")
 
     def __init__(self, future: asyncio.Future[list[MessageRef]]) -> None:
         self._future = future
-        self.awaited = False
+        self._waiting = 0
+        self._heard = False
 
     def __await__(self) -> Generator[Any, None, MessageRef]:
-        self.awaited = True
-        refs = yield from asyncio.shield(self._future).__await__()
-        return refs[0]
+        self._waiting += 1
+        try:
+            refs = yield from asyncio.shield(self._future).__await__()
+            return refs[0]
+        finally:
+            self._waiting -= 1
+            self._heard = self._heard or self._future.done()
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody has learnt, or is waiting to learn, what became of it."""
+        return self._heard or self._waiting > 0
 
     def done(self) -> bool:
         """Whether it is decided: stored, or failed."""
@@ -122,6 +132,8 @@ class Messages:
     ) -> list[MessageRef]:
         """Appends several messages, all or none, with consecutive seqs. Mappings have the fields of
         `append`."""
+        if not isinstance(messages, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRecord(f"messages must be several, not {type(messages).__name__}; not stored")
         news = [as_new_message(message) for message in messages]
         item = prepare_append(self._encoder, session_id, news, expected_seq=expected_seq, fence=fence)
         return await self._engine.write(append, item, session=session_id, size=_size(item))
@@ -152,7 +164,7 @@ class Messages:
         if future.cancelled():
             return
         error = future.exception()  # retrieves it: nothing is raised at random
-        if isinstance(error, StoreError) and not receipt.awaited:
+        if isinstance(error, StoreError) and not receipt.is_heard:
             self._failed(receipt, error)
 
     async def get(

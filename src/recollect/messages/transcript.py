@@ -8,6 +8,7 @@ from typing import Any
 from ..encoding import decode_json, json_value, moment
 from ..engine.operation import Operation, Row, all, one, tuples
 from ..errors import InvalidRecord
+from ..filters import numbers_of
 from ..models import Message, MessageState, Page
 
 ACTIVE = 0
@@ -69,10 +70,10 @@ def _page(session_id: str, rows: list[tuple[Any, ...]], limit: int | None) -> Pa
 
 
 def _behind(cursor: str) -> tuple[int, int]:
-    position, dot, seq = cursor.partition(".") if isinstance(cursor, str) else ("", "", "")  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not (dot and position.isdecimal() and seq.isdecimal()):
+    numbers = numbers_of(cursor, 2)
+    if numbers is None:
         raise InvalidRecord(f"after={cursor!r} is not the `next` of a page")
-    return int(position), int(seq)
+    return numbers[0], numbers[1]
 
 
 _SINCE = f"""
@@ -155,9 +156,9 @@ def read_conversation(session_id: str, ancestors: bool, limit: int | None) -> Op
     """
     turns: list[dict[str, Any]] = []
     current: str | None = session_id
-    seen: set[str] = set()
+    seen: list[str] = []
     while current is not None and current not in seen and (limit is None or len(turns) < limit):
-        seen.add(current)
+        seen.append(current)
         row = yield one(_PARENT, id=current)
         if row is None:
             break

@@ -12,7 +12,7 @@ from ..encoding import bounded
 from ..engine import Engine
 from ..engine.fulltext import IndexDamaged
 from ..errors import InvalidRecord, StoreError
-from ..filters import Filter, as_list, page_size
+from ..filters import Filter, as_list, numbers_of, page_size, texts_of
 from ..models import Hit
 from ..options import Limits, Timeouts
 from .find import REWOUND, Behind, Ranked, Search, find_by_time, find_ranked, rank_and_find
@@ -80,7 +80,7 @@ class SearchRoom:
         search = Search(
             self._engine.fulltext, match, phrases(match), as_list(kinds), _listed(session), _listed(user_id), where,
             order, include_rewound, page_size(context, "context") or 0, bounded(snippet_tokens, "snippet_tokens"),
-            marks, with_text,
+            _marks(marks), with_text,
         )  # fmt: skip
         pages = self._ranked(search, left, after) if order == "relevance" else self._by_time(search, after)
         async for page in pages:
@@ -183,7 +183,7 @@ _ROW_OF = {"message": "m.id", "event": "e.id"}
 
 
 def _listed(values: Several) -> list[str] | None:
-    return None if values is None else as_list(values)
+    return None if values is None else texts_of(values, "session and user_id")
 
 
 def _text(query: str) -> str:
@@ -193,7 +193,14 @@ def _text(query: str) -> str:
 
 
 def _numbers(cursor: str, n: int) -> list[int]:
-    parts = cursor.split(".") if isinstance(cursor, str) else []  # pyright: ignore[reportUnnecessaryIsInstance]
-    if len(parts) != n or not all(part.isdecimal() for part in parts):
+    numbers = numbers_of(cursor, n)
+    if numbers is None:
         raise InvalidRecord(f"after={cursor!r} is not the cursor of a hit in this order")
-    return [bounded(int(part), "after") for part in parts]
+    return numbers
+
+
+def _marks(marks: tuple[str, str]) -> tuple[str, str]:
+    pair = tuple(marks) if isinstance(marks, tuple | list) else ()  # pyright: ignore[reportUnnecessaryIsInstance]
+    if len(pair) != 2 or not all(isinstance(mark, str) for mark in pair):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRecord(f"marks must be two texts, not {marks!r}")
+    return pair

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..engine.operation import Operation, all, one
 from ..errors import InvalidRecord
-from ..filters import Filter
+from ..filters import Filter, numbers_of
 from ..models import Page, Session
 from .record import COLUMNS, TABLES, session
 
@@ -31,17 +31,15 @@ def read_page(where: Filter, order: str, limit: int, after: str | None) -> Opera
     cursor = None
     if len(rows) > limit:
         last = rows[limit - 1]
-        cursor = f"{order}.{getattr(last, column)}.{last.number}"
+        cursor = f"{order}:{getattr(last, column)}.{last.number}"
     return Page([session(row) for row in rows[:limit]], cursor)
 
 
 def _behind(cursor: str, order: str) -> tuple[int, int]:
-    try:
-        name, time, number = cursor.split(".")
-        if name == order:
-            return int(time), int(number)
-    except (AttributeError, ValueError):
-        pass
+    name, _, place = cursor.partition(":") if isinstance(cursor, str) else ("", "", "")  # pyright: ignore[reportUnnecessaryIsInstance]
+    numbers = numbers_of(place.removeprefix("-"), 2)
+    if name == order and numbers:
+        return (-numbers[0] if place.startswith("-") else numbers[0]), numbers[1]
     raise InvalidRecord(f"after={cursor!r} is not the `next` of a page in the order {order!r}")
 
 

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from ..encoding import Encoder, instant, now
 from ..engine import Engine
 from ..errors import InvalidRecord
-from ..filters import Filter, page_size
+from ..filters import Filter, as_list, page_size, texts_of
 from ..models import Kind, Lifecycle, Page, Relation, Session, Status
 from ..options import Limits
 from . import life, listing
@@ -114,6 +114,8 @@ class Sessions:
     async def resolve(self, id_or_prefix: str) -> str | None:
         """The id of exactly that session, else of the only one whose id begins so (case counts, `%` and
         `_` are themselves). Blank, none or several: None."""
+        if not isinstance(id_or_prefix, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRecord(f"an id is text, not {type(id_or_prefix).__name__}")
         if not id_or_prefix.strip() or not _storable(id_or_prefix):
             return None
         return await self._engine.read(listing.resolve, id_or_prefix)
@@ -137,17 +139,20 @@ class Sessions:
             texts["config"] = encoder.json_object(config, "config")
         if metadata is not UNSET:
             texts["metadata"] = encoder.json_object(metadata, "metadata")
-        return await self._engine.write(life.update, session_id, values, texts, session=session_id)
+        id = encoder.identifier(session_id, "session_id")
+        return await self._engine.write(life.update, id, values, texts, session=id)
 
     async def end(self, session_id: str, reason: str, *, replace: bool = False) -> Session:
         """Ends the session. The first reason stays unless `replace`. An ended session still takes
         messages, and stays ended. Raises SessionNotFound."""
+        id = self._encoder.identifier(session_id, "session_id")
         text = self._encoder.identifier(reason, "reason")
-        return await self._engine.write(life.end, session_id, text, replace, session=session_id)
+        return await self._engine.write(life.end, id, text, replace, session=id)
 
     async def reopen(self, session_id: str) -> Session:
         """Makes an ended session active again. Raises SessionNotFound."""
-        return await self._engine.write(life.reopen, session_id, session=session_id)
+        id = self._encoder.identifier(session_id, "session_id")
+        return await self._engine.write(life.reopen, id, session=id)
 
     async def delete(self, session_id: str, *, cascade: bool = True) -> list[str]:
         """Deletes the session with its messages, usage and events: invisible at once, erased soon after.
@@ -156,7 +161,7 @@ class Sessions:
         every other relation stay, without a parent. `cascade=False`: all children stay. Returns the ids
         that are gone, [] if there was no such session.
         """
-        return await self._engine.write(life.delete, session_id, cascade)
+        return await self._engine.write(life.delete, self._encoder.identifier(session_id, "session_id"), cascade)
 
     async def list(
         self,
@@ -242,9 +247,9 @@ class Sessions:
         where.among("s.status", _each_of(Status, status, "status"))
         where.among("s.kind", _each_of(Kind, kind, "kind"))
         if parent_id is not None:
-            parents = [parent_id] if isinstance(parent_id, str) else list(parent_id)
+            parents = texts_of(parent_id, "parent_id")
             where.add("s.parent IN (SELECT session FROM sessions WHERE id IN :parents)", parents=parents)
-        if title_contains:
+        if title_contains is not None:
             where.contains("s.title", title_contains)
         where.between(column, since, until)
         return where
@@ -278,4 +283,4 @@ def one_of(allowed: Any, value: Any, name: str) -> str:
 def _each_of(allowed: Any, values: Several, name: str) -> list[str] | None:
     if values is None:
         return None
-    return [one_of(allowed, value, name) for value in ([values] if isinstance(values, str) else values)]
+    return [one_of(allowed, value, name) for value in as_list(values)]

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ...errors import NotAStore, ReadOnly, StoreBusy, StoreError
+from ...errors import NotAStore, ReadOnly, SchemaTooNew, StoreBusy
 from ...options import Durability
 from .faults import is_busy, translate
-from .migrate import APPLICATION_ID, migrate
+from .migrate import APPLICATION_ID, migrate, refuse_foreign
 
 Connector = Callable[..., sqlite3.Connection]
 
@@ -26,6 +27,9 @@ STEP_S = 0.1
 """how long SQLite itself waits for a lock; patience is ours, where closing and deadlines are seen"""
 
 MEMORY = ":memory:"
+
+_SMALLEST = 512
+"""bytes of the smallest SQLite database; what is shorter SQLite would take for an empty one, and overwrite"""
 
 
 def prepare(path: Path) -> None:
@@ -38,7 +42,19 @@ def prepare(path: Path) -> None:
         raise ReadOnly(
             f"cannot create {path}: {error.strerror}; name a place that can be written, or open with readonly=True"
         ) from error
-    if not path.is_file():
+    if not path.is_file() or 0 < path.stat().st_size < _SMALLEST:
+        raise NotAStore(f"{path} is not a database: name another file")
+
+
+def require_file(path: str) -> None:
+    """Raises ReadOnly where there is nothing to read, NotAStore where it is no file."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise ReadOnly(f"{path} does not exist, and readonly=True creates nothing") from None
+    except OSError as error:
+        raise ReadOnly(f"cannot read {path}: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
         raise NotAStore(f"{path} is not a file")
 
 
@@ -48,6 +64,7 @@ def open_writer(
     """The connection that does every commit and every checkpoint, its schema up to date."""
     connection = _connect(connector, path)
     try:
+        _patiently(patience_s, lambda: refuse_foreign(connection))
         _patiently(patience_s, lambda: _set_up_writer(connection, path, durability, checkpoint_pages))
         _patiently(patience_s, lambda: migrate(connection))
     except BaseException as error:
@@ -134,6 +151,6 @@ def _reraise(error: BaseException, path: str) -> None:
     if isinstance(error, sqlite3.Error):
         ours = translate(error)
         raise type(ours)(f"{path}: {ours}") from error
-    if isinstance(error, StoreError):
-        raise error
+    if isinstance(error, NotAStore | SchemaTooNew) and path not in str(error):
+        raise type(error)(f"{path}: {error}") from None
     raise error

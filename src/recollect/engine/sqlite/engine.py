@@ -16,7 +16,7 @@ from ...options import Durability, Limits, Timeouts
 from ..fulltext import FullText
 from ..operation import Operation
 from ..writer import Group, Lane, Writer
-from .connect import MEMORY, Connector, open_reader, open_writer, prepare
+from .connect import MEMORY, Connector, open_reader, open_writer, prepare, require_file
 from .faults import is_busy, translate
 from .fulltext import FULLTEXT
 from .identity import Identity
@@ -115,14 +115,26 @@ class SqliteEngine:
         )
 
     def _open_readonly(self) -> sqlite3.Connection:
-        if not os.path.exists(self.path):
-            raise ReadOnly(f"{self.path} does not exist, and readonly=True creates nothing")
+        require_file(self.path)
         connection = open_reader(self._connector, self.path)
         check_version(connection)
         return connection
 
     async def _connect_reader(self) -> ThreadedConnection:
-        return await connect(lambda: open_reader(self._connector, self.path))
+        return await connect(self._open_reader)
+
+    def _open_reader(self) -> sqlite3.Connection:
+        """A reader of the file that was opened first: another one in its place is not read."""
+        if self._identity:
+            self._identity.check()
+        connection = open_reader(self._connector, self.path)
+        try:
+            if self._identity:
+                self._identity.check()
+        except StoreReplaced:
+            connection.close()
+            raise
+        return connection
 
     async def aclose(self, timeout_s: float) -> None:
         """Drains the queue, then closes: readers first, for the writer's close checkpoints."""

@@ -36,13 +36,12 @@ def check_version(connection: sqlite3.Connection) -> int:
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Applies what is missing. Two first opens at once: one does it, the other waits and finds it done."""
-    if check_version(connection) == newest() and _is_ours(connection):
+    if _is_ours(connection) and check_version(connection) == newest():
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
+        refuse_foreign(connection)
         version = check_version(connection)
-        if not _is_ours(connection) and (version or not _is_empty(connection)):
-            raise NotAStore("this is another application's database: name another file")
         for number, script in migrations():
             if number > version:
                 for statement in statements(script):
@@ -54,6 +53,14 @@ def migrate(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def refuse_foreign(connection: sqlite3.Connection) -> None:
+    """Raises NotAStore for another application's database, and SchemaTooNew; nothing is changed before."""
+    if not _is_ours(connection) and not _is_blank(connection):
+        raise NotAStore("this is another application's database: name another file")
+    if _is_ours(connection):
+        check_version(connection)
 
 
 def statements(script: str) -> Iterator[str]:
@@ -70,5 +77,8 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
     return connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
 
 
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+def _is_blank(connection: sqlite3.Connection) -> bool:
+    """Nobody's yet: no tables, and no other application's marks in the header."""
+    (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
+    marks = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+    return not (tables or any(marks))

@@ -217,6 +217,8 @@ def run_query(connection: sqlite3.Connection, request: Request, sql: str, params
         return rows_of(tuple([column[0] for column in cursor.description]), cursor.fetchall())
     except KeyError as error:
         raise InvalidQuery(f"no value was given for :{error.args[0]}") from None
+    except TypeError as error:
+        raise InvalidQuery(f"not a SELECT with its parameters: {error}") from None
     except DRIVER_ERRORS as error:
         ours = translate(error)
         if isinstance(ours, SearchTimeout | StoreBusy | StoreDamaged):
