@@ -195,6 +195,48 @@ def test_a_place_that_may_not_be_written_says_so(tmp_path: Path, run, mode: str,
         assert "s.db" in done.stdout or "permission" in done.stdout
 
 
+READING_TWICE = (
+    AS_NOBODY.partition("async def main")[0]
+    + """
+async def main():
+    async with AsyncSessionStore(sys.argv[1], readonly=True) as store:
+        print(await store.messages.count(), flush=True)
+        sys.stdin.readline()
+        try:
+            print(await store.messages.count(), len(await store.messages.list("s")), flush=True)
+        except StoreError as error:
+            print(type(error).__name__, flush=True)
+
+asyncio.run(main())
+"""
+)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs to become somebody else")
+async def test_a_reader_that_may_not_write_does_not_read_the_past(tmp_path: Path, start):
+    """Opened while nobody wrote, in a folder it may not write: what is committed later is seen, or refused."""
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    path = tmp_path / "s.db"
+    async with AsyncSessionStore(path) as store:
+        await store.sessions.create("s")
+        await store.messages.append("s", role="user", content="word")
+    path.chmod(0o644)
+    reader = start(READING_TWICE, path)
+    first = await asyncio.to_thread(reader.stdout.readline)
+    if first == "":
+        return  # it may be refused as well
+    assert first == "1\n"
+    async with AsyncSessionStore(path) as store:
+        for n in range(50):
+            await store.messages.append("s", role="user", content=f"word {n} " + "x" * 5_000)
+    reader.stdin.write("go\n")
+    reader.stdin.flush()
+    answer = await asyncio.to_thread(reader.stdout.readline)
+    assert answer in ("51 51\n", "StoreReplaced\n", "StoreBusy\n", "ReadOnly\n"), answer
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs to become somebody else")
 def test_a_new_store_in_a_folder_of_others_says_so(tmp_path: Path, run):
     """ReadOnly names the path and the system's reason; nothing is made."""

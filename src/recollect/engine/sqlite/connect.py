@@ -75,18 +75,9 @@ def open_writer(
 
 def open_reader(connector: Connector, path: str) -> sqlite3.Connection:
     """A connection that cannot write, nor checkpoint."""
-    try:
-        return _open_reader(connector, path, "?mode=ro")
-    except ReadOnly:
-        # Reading a log takes a shared-memory file beside it. Where none can be made, a database without
-        # a log can still be read as one that nobody changes.
-        if os.path.exists(path + "-wal"):
-            raise
-        return _open_reader(connector, path, "?mode=ro&immutable=1")
-
-
-def _open_reader(connector: Connector, path: str, options: str) -> sqlite3.Connection:
-    connection = _connect(connector, Path(path).as_uri() + options, uri=True)
+    # Not with immutable=1 where the folder cannot be written: such a reader is shown the past, or a torn
+    # file, as soon as somebody else writes.
+    connection = _connect(connector, Path(path).as_uri() + "?mode=ro", uri=True)
     try:
         connection.execute("PRAGMA query_only=ON")
         connection.execute("PRAGMA wal_autocheckpoint=0")
@@ -150,7 +141,12 @@ def _patiently(patience_s: float, step: Callable[[], None]) -> None:
 def _reraise(error: BaseException, path: str) -> None:
     if isinstance(error, sqlite3.Error):
         ours = translate(error)
-        raise type(ours)(f"{path}: {ours}") from error
+        hint = (
+            "; reading takes a -shm file beside it, in a folder that can be written"
+            if isinstance(ours, ReadOnly)
+            else ""
+        )
+        raise type(ours)(f"{path}: {ours}{hint}") from error
     if isinstance(error, NotAStore | SchemaTooNew) and path not in str(error):
         raise type(error)(f"{path}: {error}") from None
     raise error
