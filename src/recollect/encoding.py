@@ -75,6 +75,13 @@ def dollars(amount: int | None) -> float | None:
     return None if amount is None else amount / 1_000_000
 
 
+def as_id(value: str) -> str:
+    """An id to look for: text, of whatever kind."""
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRecord(f"an id is text, not {type(value).__name__}")
+    return value
+
+
 def bounded(value: int, name: str) -> int:
     """A whole number the databases can hold."""
     if type(value) is not int or not -_LARGEST - 1 <= value <= _LARGEST:
@@ -190,7 +197,10 @@ def _each(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {_each(k, change): _each(v, change) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        changed = {_each(k, change): _each(v, change) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        if len(changed) < len(value):
+            raise InvalidRecord("two keys become the same when what cannot be stored is replaced; not stored")
+        return changed
     if isinstance(value, list):
         return [_each(inner, change) for inner in value]  # pyright: ignore[reportUnknownVariableType]
     return value

@@ -90,4 +90,8 @@ def page_size(limit: int | None, name: str = "limit") -> int | None:
         return None
     if type(limit) is not int or limit < 0:
         raise InvalidRecord(f"{name} must be a whole number of at least 0, or None, not {limit!r}")
-    return limit
+    return min(limit, _MOST)
+
+
+_MOST = 2**62
+"""rows that nothing has; one more still is a number of 64 bits"""

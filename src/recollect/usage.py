@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from .encoding import Encoder, bounded, count, dollars, instant, millionths, moment, now
+from .encoding import Encoder, as_id, bounded, count, dollars, instant, millionths, moment, now
 from .engine import Engine
 from .engine.operation import Operation, Row, all, ids, lock, many, one
 from .errors import InvalidQuery, InvalidRecord, SessionNotFound
@@ -255,7 +255,7 @@ class Usage:
 
     async def rounds(self, session_id: str) -> list[UsageRound]:
         """The session's ledger in order; empty if there is no such session."""
-        return await self._engine.read(read_rounds, session_id)
+        return await self._engine.read(read_rounds, as_id(session_id))
 
     async def totals(
         self,

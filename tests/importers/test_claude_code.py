@@ -1,7 +1,5 @@
 """What the records of a transcript become."""
 
-
-
 from __future__ import annotations
 
 import json

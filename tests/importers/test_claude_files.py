@@ -1,7 +1,5 @@
 """Files that grow, shrink, are replaced, torn, linked in circles, or very long."""
 
-
-
 from __future__ import annotations
 
 import asyncio

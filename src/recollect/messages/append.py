@@ -209,7 +209,7 @@ def _finish(changed: Iterable[_Counters]) -> Operation[None]:
 
 def preview(text: str) -> str | None:
     """The first words of a text: line ends as spaces, 60 characters and `...` where there was more."""
-    line = " ".join(text[: 4 * PREVIEW].splitlines()).strip()
+    line = " ".join(text.strip()[: PREVIEW + 1].splitlines())
     if not line:
         return None
-    return line if len(line) <= PREVIEW and len(text) <= 4 * PREVIEW else line[:PREVIEW] + "..."
+    return line if len(line) <= PREVIEW else line[:PREVIEW] + "..."

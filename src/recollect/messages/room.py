@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from ..encoding import Encoder, bounded
+from ..encoding import Encoder, as_id, bounded
 from ..engine import Engine
 from ..errors import InvalidRecord, StoreError
 from ..filters import page_size
@@ -175,7 +175,7 @@ class Messages:
             return await self._engine.read(read_id, bounded(id, "id"))
         if session_id is None or seq is None:
             raise InvalidRecord("get takes a session_id and a seq, or an id")
-        return await self._engine.read(read_seq, session_id, bounded(seq, "seq"))
+        return await self._engine.read(read_seq, as_id(session_id), bounded(seq, "seq"))
 
     async def list(
         self,
@@ -192,13 +192,13 @@ class Messages:
         _check_state(state)
         if after_seq is not None:
             return await self._engine.read(
-                read_since, session_id, state, bounded(after_seq, "after_seq"), page_size(limit)
+                read_since, as_id(session_id), state, bounded(after_seq, "after_seq"), page_size(limit)
             )
-        return await self._engine.read(read_page, session_id, state, after, page_size(limit))
+        return await self._engine.read(read_page, as_id(session_id), state, after, page_size(limit))
 
     async def tail(self, session_id: str, n: int) -> Sequence[Message]:
         """The last `n` active messages, oldest of them first."""
-        return await self._engine.read(read_tail, session_id, page_size(n, "n"))
+        return await self._engine.read(read_tail, as_id(session_id), page_size(n, "n"))
 
     async def stream(
         self, session_id: str, *, state: States = "active", after: str | None = None
@@ -207,7 +207,7 @@ class Messages:
         held, so a slow consumer costs nothing."""
         _check_state(state)
         while True:
-            page: Page[Message] = await self._engine.read(read_page, session_id, state, after, _PAGE)
+            page: Page[Message] = await self._engine.read(read_page, as_id(session_id), state, after, _PAGE)
             for message in page.items:
                 yield message
             if page.next is None:
@@ -221,11 +221,11 @@ class Messages:
         tool_name and tool_calls where set, and on assistant rows reasoning, reasoning_details and
         codex_reasoning_items. `ancestors`: those of the sessions it continues come first. `limit`: the
         newest so many."""
-        return await self._engine.read(read_conversation, session_id, ancestors, page_size(limit))
+        return await self._engine.read(read_conversation, as_id(session_id), ancestors, page_size(limit))
 
     async def count(self, session_id: str | None = None) -> int:
         """Messages of a session (0 if unknown), or of all."""
-        return await self._engine.read(read_count, session_id)
+        return await self._engine.read(read_count, None if session_id is None else as_id(session_id))
 
 
 def _check_state(state: str) -> None:

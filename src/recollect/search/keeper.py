@@ -41,6 +41,7 @@ class Keeper:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self._untidy = True
+        self._recovering = False
         self.rebuilds = 0
 
     def start(self) -> None:
@@ -84,7 +85,7 @@ class Keeper:
             try:
                 await self._work()
             except IndexDamaged as error:
-                await self._survive(self.damaged, error)
+                await self._recover(error)
             except StoreClosed as error:
                 self._fail(error)
                 return
@@ -124,6 +125,7 @@ class Keeper:
             lane, rows, size = self._pace(lag)
             lag = await self._write(index_chunk, self._engine.fulltext, rows, size, lane=lane)
             self._untidy = True
+            self._recovering = False
             self._settle(lag.watermark)
             if not lag.is_behind:
                 return
@@ -165,11 +167,16 @@ class Keeper:
                 waiter.set_exception(type(error)(*error.args))
         self._waiters = []
 
-    async def _survive(self, step: Callable[..., Any], *args: Any) -> None:
-        try:
-            await step(*args)
-        except StoreError as error:
+    async def _recover(self, error: IndexDamaged) -> None:
+        """Has the index made anew; if that is what failed, not again at once."""
+        if self._recovering:
             await self._wait_out(error)
+            return
+        self._recovering = True
+        try:
+            await self.damaged(error)
+        except StoreError as refused:
+            await self._wait_out(refused)
 
     async def _wait_out(self, error: StoreError) -> None:
         """The store cannot be written now: whoever waits is told, the work is tried again later."""

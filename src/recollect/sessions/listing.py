@@ -13,7 +13,7 @@ from .record import COLUMNS, TABLES, session
 ORDERS = {"activity": "last_active_at", "created": "created_at"}
 
 
-def read_page(where: Filter, order: str, limit: int, after: str | None) -> Operation[Page[Session]]:
+def read_page(where: Filter, order: str, limit: int | None, after: str | None) -> Operation[Page[Session]]:
     """The newest first, by the chosen time."""
     if limit == 0:
         return Page[Session]([])
@@ -22,14 +22,16 @@ def read_page(where: Filter, order: str, limit: int, after: str | None) -> Opera
     if after is not None:
         params["after_time"], params["after_session"] = _behind(after, order)
         condition += f" AND (s.{column}, s.session) < (:after_time, :after_session)"
-    rows = yield all(
+    sql = (
         f"SELECT {COLUMNS}, s.session AS number FROM {TABLES} WHERE s.id IS NOT NULL{condition}"
-        f" ORDER BY s.{column} DESC, s.session DESC LIMIT :limit",
-        limit=limit + 1,
-        **params,
+        f" ORDER BY s.{column} DESC, s.session DESC"
     )
+    if limit is not None:
+        sql += " LIMIT :limit"
+        params["limit"] = limit + 1
+    rows = yield all(sql, **params)
     cursor = None
-    if len(rows) > limit:
+    if limit is not None and len(rows) > limit:
         last = rows[limit - 1]
         cursor = f"{order}:{getattr(last, column)}.{last.number}"
     return Page([session(row) for row in rows[:limit]], cursor)

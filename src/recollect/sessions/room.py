@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from ..encoding import Encoder, instant, now
+from ..encoding import Encoder, as_id, instant, now
 from ..engine import Engine
 from ..errors import InvalidRecord
 from ..filters import Filter, as_list, page_size, texts_of
@@ -109,14 +109,12 @@ class Sessions:
 
     async def get(self, session_id: str) -> Session | None:
         """The session, or None."""
-        return await self._engine.read(read_session, session_id)
+        return await self._engine.read(read_session, as_id(session_id))
 
     async def resolve(self, id_or_prefix: str) -> str | None:
         """The id of exactly that session, else of the only one whose id begins so (case counts, `%` and
         `_` are themselves). Blank, none or several: None."""
-        if not isinstance(id_or_prefix, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidRecord(f"an id is text, not {type(id_or_prefix).__name__}")
-        if not id_or_prefix.strip() or not _storable(id_or_prefix):
+        if not as_id(id_or_prefix).strip() or not _storable(id_or_prefix):
             return None
         return await self._engine.read(listing.resolve, id_or_prefix)
 
@@ -177,17 +175,18 @@ class Sessions:
         since: datetime | None = None,
         until: datetime | None = None,
         order: Order = "activity",
-        limit: int = 20,
+        limit: int | None = 20,
         after: str | None = None,
     ) -> Page[Session]:
-        """Sessions, newest first by last activity or creation; `page.next` goes into `after`.
+        """Sessions, newest first by last activity or creation; `page.next` goes into `after`. A limit of
+        None gives all of them at once: `stream` is kinder.
 
         Archived and child sessions are included unless filtered. An empty include matches nothing, an
         empty exclude excludes nothing. `since` (inclusive) and `until` (exclusive) bound the time of
         the chosen order.
         """
         where = self._where(**_given(locals(), without=("limit", "after")))
-        return await self._engine.read(listing.read_page, where, order, page_size(limit) or 0, after)
+        return await self._engine.read(listing.read_page, where, order, page_size(limit), after)
 
     async def stream(
         self,

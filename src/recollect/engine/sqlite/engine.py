@@ -10,7 +10,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ...errors import ForkedStore, ReadOnly, StoreClosed, StoreDamaged, StoreError, StoreReplaced, WrongLoop
+from ...errors import (
+    ForkedStore,
+    ReadOnly,
+    SchemaTooNew,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreReplaced,
+    WrongLoop,
+)
 from ...models import Row
 from ...options import Durability, Limits, Timeouts
 from ..fulltext import FullText
@@ -117,7 +126,11 @@ class SqliteEngine:
     def _open_readonly(self) -> sqlite3.Connection:
         require_file(self.path)
         connection = open_reader(self._connector, self.path)
-        check_version(connection)
+        try:
+            check_version(connection)
+        except SchemaTooNew:
+            connection.close()
+            raise
         return connection
 
     async def _connect_reader(self) -> ThreadedConnection:
