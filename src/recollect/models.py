@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -185,6 +185,28 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime | None = None
     pending: Any | UnsetType = UNSET
     usage: NewUsage | Mapping[str, Any] | None = None
+
+
+class MessageFields(TypedDict, total=False):
+    """The further keywords of `messages.append`; their meanings are there."""
+
+    name: str | None
+    tool_calls: Any
+    tool_call_id: str | None
+    reasoning: str | None
+    reasoning_details: Any
+    provider_items: Any
+    token_count: int | None
+    finish_reason: str | None
+    round_index: int | None
+    send_index: int | None
+    external_id: str | None
+    metadata: Mapping[str, Any] | None
+    created_at: datetime | None
+    expected_seq: int | None
+    fence: int | None
+    pending: Any
+    usage: NewUsage | Mapping[str, Any] | None
 
 
 class UsageRound(msgspec.Struct, frozen=True):

@@ -32,9 +32,11 @@ class Engine(Protocol):
         """Runs `op(*args)` in the next batch; to be awaited for its result, which comes after COMMIT."""
         ...
 
-    def submit(
-        self, op: Callable[..., Operation[Any]], *args: Any, session: str | None = None, size: int = 256
-    ) -> asyncio.Future[Any]:
+    def gather(self, op: Callable[..., Operation[Any]], item: Any, session: str, size: int) -> Awaitable[Any]:
+        """The same for one item of a coalescing operation on one session."""
+        ...
+
+    def submit(self, op: Callable[..., Operation[Any]], item: Any, session: str, size: int) -> asyncio.Future[Any]:
         """The same, queued before it returns; QueueFull if there is no room."""
         ...
 

@@ -144,7 +144,12 @@ class Writer:
     # -- in ------------------------------------------------------------------------------------
 
     def write(
-        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int, lane: Lane
+        self,
+        op: Callable[..., Any],
+        args: tuple[Any, ...],
+        session: str | None,
+        size: int,
+        lane: Lane = Lane.FOREGROUND,
     ) -> Awaitable[Any]:
         """Queues a write, in order with those that wait for room; to be awaited for its result."""
         if lane is not Lane.FOREGROUND:

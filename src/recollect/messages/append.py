@@ -23,43 +23,52 @@ PREVIEW = 60
 """characters of the first user text that a listing shows"""
 
 
+_NEVER = -(2**63)
+"""before every time: the first message of a session is its last activity, whatever its time"""
+
+
 class _Counters:
     """A session's counters while a batch is worked through."""
 
     __slots__ = (
-        "calls", "count", "last_active", "next_seq", "pending", "preview", "round", "rounds", "send", "session",
-        "taken", "updated",
+        "calls", "first_seq", "had_preview", "last_active", "next_seq", "pending", "preview", "round", "rounds",
+        "send", "session", "updated",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...]) -> None:
-        (_, self.session, self.next_seq, self.send, self.round, self.count, self.last_active, self.preview) = row
-        self.taken = 0
+        (_, self.session, self.next_seq, self.send, self.round, count, last_active, self.preview) = row
+        self.first_seq = self.next_seq
+        self.had_preview = self.preview is not None
+        self.last_active = last_active if count else _NEVER
         self.calls = 0
         self.updated = 0
         self.pending: str | UnsetType | None = UNSET
-        self.rounds: list[SessionRounds] = []
+        self.rounds: tuple[SessionRounds, ...] = ()
 
     def take(self, row: NewRow) -> int:
         """Counts one more message in; returns its seq."""
         seq = self.next_seq
         self.next_seq = seq + 1
-        self.taken += 1
-        self.calls += row.calls
-        if row.send_index is not None:
-            if row.send_index > self.send:
-                self.send = row.send_index
-        elif row.role == "user":
-            self.send += 1
-        if self.preview is None and row.role == "user" and row.content:
-            self.preview = preview(row.content)
-        if row.created_at > self.last_active or (self.count == 0 and self.taken == 1):
+        if row.created_at > self.last_active:
             self.last_active = row.created_at
+        if row.role == "user":
+            if row.send_index is None:
+                self.send += 1
+            if self.preview is None and row.content:
+                self.preview = preview(row.content)
+        if not row.is_plain:
+            self._take_rest(row)
+        return seq
+
+    def _take_rest(self, row: NewRow) -> None:
+        self.calls += row.calls
+        if row.send_index is not None and row.send_index > self.send:
+            self.send = row.send_index
         if row.pending is not UNSET:
             self.pending = row.pending
         if row.usage is not None:
             send = self.send if row.send_index is None else row.send_index
-            self.rounds.append(SessionRounds(self.session, send, self.round, [row.usage]))
-        return seq
+            self.rounds += (SessionRounds(self.session, send, self.round, [row.usage]),)
 
 
 _COUNTERS = """
@@ -92,11 +101,10 @@ def append(items: list[Append]) -> Operation[list[list[MessageRef] | Failed]]:
     yield lock(*names)
     rows = yield tuples(_COUNTERS, ids=names)
     sessions = {row[0]: _Counters(row) for row in rows}
-    first_seen = {counters.session for counters in sessions.values() if counters.preview is None}
     known = yield from _known(items)
     fences = yield from _fences(items)
     numbers = iter((yield ids(sum([len(item.rows) for item in items]) or 1)))
-    inserts: Inserts = {}
+    inserts: Inserts = {(): []}
     outcomes: list[list[MessageRef] | Failed] = []
     for item in items:
         counters = sessions.get(item.session_id)
@@ -107,17 +115,22 @@ def append(items: list[Append]) -> Operation[list[list[MessageRef] | Failed]]:
         else:
             outcomes.append(_place(item, counters, known, numbers, inserts))
     for columns, values in inserts.items():
-        yield many(_insert(columns), values)
-    yield from _update([counters for counters in sessions.values() if counters.taken], first_seen)
+        if values:
+            yield many(_insert(columns), values)
+    yield from _update([counters for counters in sessions.values() if counters.next_seq > counters.first_seq])
     yield from _finish(sessions.values())
     return outcomes
 
 
-def _update(changed: Sequence[_Counters], first_seen: set[int]) -> Operation[None]:
-    """Writes the counters; what seldom changes by statements of its own, for columns cost."""
-    if changed:
-        yield many(_UPDATE, [(c.next_seq, c.send, c.taken, c.last_active, c.updated, c.session) for c in changed])
-    rare = [(c.calls, c.preview, c.session) for c in changed if c.calls or (c.preview and c.session in first_seen)]
+def _update(changed: Sequence[_Counters]) -> Operation[None]:
+    """Writes the counters; what seldom changes by a statement of its own, for columns cost."""
+    if not changed:
+        return
+    yield many(
+        _UPDATE,
+        [(c.next_seq, c.send, c.next_seq - c.first_seq, c.last_active, c.updated, c.session) for c in changed],
+    )
+    rare = [(c.calls, c.preview, c.session) for c in changed if c.calls or (c.preview and not c.had_preview)]
     if rare:
         yield many(_UPDATE_RARE, rare)
 
@@ -179,8 +192,11 @@ def _place(
         seq = counters.take(row)
         id = next(numbers)
         send = counters.send if row.send_index is None else row.send_index
-        values = (id, counters.session, seq, seq, row.role, row.content, send, row.created_at, *optional.values())
-        inserts.setdefault(tuple(optional), []).append(values)
+        values = (id, counters.session, seq, seq, row.role, row.content, send, row.created_at)
+        if optional:
+            inserts.setdefault(tuple(optional), []).append((*values, *optional.values()))
+        else:
+            inserts[()].append(values)
         ref = _new_ref(MessageRef, (id, seq))
         refs.append(ref)
         if row.external_id is not None:

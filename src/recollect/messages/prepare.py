@@ -33,6 +33,8 @@ class NewRow(msgspec.Struct, frozen=True, gc=False):
     pending: str | UnsetType | None = UNSET
     """the agent's pending state from this message on"""
     usage: Round | None = None
+    is_plain: bool = False
+    """nothing but a role and a text"""
 
 
 class Append(msgspec.Struct, frozen=True, gc=False):
@@ -101,7 +103,7 @@ def prepare_words(encoder: Encoder, session_id: str, role: str, content: str) ->
     if size > encoder.row_bytes:
         encoder.within(size, "the message")
     at = now()
-    row = NewRow(encoder.identifier(role, "role"), text, at, None, None, _NOTHING, 0, size)
+    row = NewRow(encoder.identifier(role, "role"), text, at, None, None, _NOTHING, 0, size, is_plain=True)
     return Append(encoder.identifier(session_id, "session_id"), (row,), at)
 
 

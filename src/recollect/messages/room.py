@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Literal
-
-from msgspec import UNSET, UnsetType
+from typing import Any, Literal, Unpack
 
 from ..encoding import Encoder, as_id, bounded
 from ..engine import Engine
 from ..errors import InvalidRecord, StoreError
 from ..filters import page_size
-from ..models import Message, MessageRef, NewMessage, NewUsage, Page
+from ..models import Message, MessageFields, MessageRef, NewMessage, Page
 from .append import append
 from .prepare import Append, as_new_message, prepare_append, prepare_words
 from .transcript import read_conversation, read_count, read_id, read_page, read_seq, read_since, read_tail
@@ -68,34 +65,15 @@ class Messages:
         self._failed = failed
 
     async def append(
-        self,
-        session_id: str,
-        *,
-        role: str,
-        content: Any = None,
-        name: str | None = None,
-        tool_calls: Any = None,
-        tool_call_id: str | None = None,
-        reasoning: str | None = None,
-        reasoning_details: Any = None,
-        provider_items: Any = None,
-        token_count: int | None = None,
-        finish_reason: str | None = None,
-        round_index: int | None = None,
-        send_index: int | None = None,
-        external_id: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        created_at: datetime | None = None,
-        expected_seq: int | None = None,
-        fence: int | None = None,
-        pending: Any | UnsetType = UNSET,
-        usage: NewUsage | Mapping[str, Any] | None = None,
+        self, session_id: str, *, role: str, content: Any = None, **fields: Unpack[MessageFields]
     ) -> MessageRef:
         """Appends a message; returns its id and seq once it is committed.
 
         content: text, or a list or dict kept exactly as given, whose texts are searchable.
-        tool_calls: a list counts as one call per entry. round_index, send_index: where it belongs in
-        the agent's loop; send_index is the session's current send, which a user message advances.
+        name, tool_call_id: of a tool's result. tool_calls: a list counts as one call per entry.
+        reasoning, reasoning_details, provider_items, token_count, finish_reason, metadata: kept.
+        round_index, send_index: where it belongs in the agent's loop; send_index is the session's
+        current send, which a user message advances.
         external_id: an idempotency key within the session; a repeated one returns the first reference.
         created_at: aware, else the time of the call. expected_seq: refuse (SequenceConflict) unless the
         message would get this seq. fence: refuse (TurnLost) unless it is that of the turn's holder.
@@ -104,23 +82,16 @@ class Messages:
         Cancelled before its batch was taken, nothing is stored; after that it is, and repeating it with
         the same external_id is harmless. Raises SessionNotFound, InvalidRecord and what the store may.
         """
-        if type(content) is str and (
-            name is tool_calls is tool_call_id is reasoning is reasoning_details is provider_items is token_count
-            is finish_reason is round_index is send_index is external_id is metadata is created_at is expected_seq
-            is fence is usage is None
-        ) and pending is UNSET:  # fmt: skip
+        if type(content) is str and not fields:
             item = prepare_words(self._encoder, session_id, role, content)
-            return (await self._engine.write(append, item, session=session_id, size=item.rows[0].size))[0]
-        message = NewMessage(
-            role=role, content=content, name=name, tool_calls=tool_calls, tool_call_id=tool_call_id,
-            reasoning=reasoning, reasoning_details=reasoning_details, provider_items=provider_items,
-            token_count=token_count, finish_reason=finish_reason, round_index=round_index,
-            send_index=send_index, external_id=external_id, metadata=metadata, created_at=created_at,
-            pending=pending, usage=usage,
-        )  # fmt: skip
-        item = prepare_append(self._encoder, session_id, [message], expected_seq=expected_seq, fence=fence)
-        refs = await self._engine.write(append, item, session=session_id, size=item.rows[0].size)
-        return refs[0]
+        else:
+            item = self._prepare(session_id, {"role": role, "content": content, **fields})
+        return (await self._engine.gather(append, item, session_id, item.rows[0].size))[0]
+
+    def _prepare(self, session_id: str, given: dict[str, Any]) -> Append:
+        expected_seq, fence = given.pop("expected_seq", None), given.pop("fence", None)
+        message = as_new_message(given)
+        return prepare_append(self._encoder, session_id, [message], expected_seq=expected_seq, fence=fence)
 
     async def append_many(
         self,
@@ -136,26 +107,18 @@ class Messages:
             raise InvalidRecord(f"messages must be several, not {type(messages).__name__}; not stored")
         news = [as_new_message(message) for message in messages]
         item = prepare_append(self._encoder, session_id, news, expected_seq=expected_seq, fence=fence)
-        return await self._engine.write(append, item, session=session_id, size=_size(item))
+        return await self._engine.gather(append, item, session_id, _size(item))
 
     def append_nowait(
-        self,
-        session_id: str,
-        *,
-        role: str,
-        content: Any = None,
-        expected_seq: int | None = None,
-        fence: int | None = None,
-        **fields: Any,
+        self, session_id: str, *, role: str, content: Any = None, **fields: Unpack[MessageFields]
     ) -> Receipt:
         """Queues a message now, with the fields of `append`, and returns a receipt to await.
 
         Raises QueueFull where there is no room, or where others wait for room. A receipt that fails
         and is never awaited is logged and counted, and `store.flush()` raises its error.
         """
-        message = as_new_message({"role": role, "content": content, **fields})
-        item = prepare_append(self._encoder, session_id, [message], expected_seq=expected_seq, fence=fence)
-        future = self._engine.submit(append, item, session=session_id, size=item.rows[0].size)
+        item = self._prepare(session_id, {"role": role, "content": content, **fields})
+        future = self._engine.submit(append, item, session_id, item.rows[0].size)
         receipt = Receipt(future)
         future.add_done_callback(lambda done: self._settled(receipt, done))
         return receipt

@@ -208,14 +208,19 @@ class SqliteEngine:
             raise self._refusal
         return self._writer.write(op, args, session, size, lane)
 
-    def submit(
-        self, op: Callable[..., Operation[Any]], *args: Any, session: str | None = None, size: int = 256
-    ) -> asyncio.Future[Any]:
+    def gather(self, op: Callable[..., Operation[Any]], item: Any, session: str, size: int) -> Awaitable[Any]:
+        """The same for one item of a coalescing operation: the hot path, so without ceremony."""
+        if self._unusable or self._refusal or asyncio.get_running_loop() is not self._loop:
+            self._check()
+            raise self._refusal or self.not_open
+        return self._writer.write(op, (item,), session, size)
+
+    def submit(self, op: Callable[..., Operation[Any]], item: Any, session: str, size: int) -> asyncio.Future[Any]:
         """The same, queued before it returns, or QueueFull."""
         self._check()
         if self._refusal:
             raise self._refusal
-        return self._writer.submit(op, args, session, size)
+        return self._writer.submit(op, (item,), session, size)
 
     async def _commit(self, groups: list[Group]) -> list[list[Any]]:
         """One batch, one hop. At the deadline a batch that has not begun is taken back."""
