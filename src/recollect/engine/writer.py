@@ -49,6 +49,25 @@ class Write(msgspec.Struct, gc=False):
     """monotonic seconds, of a background write"""
 
 
+class Batch:
+    """Writes that were queued together, and what is known of them without looking at each."""
+
+    __slots__ = ("op", "size", "writes")
+
+    def __init__(self, op: Callable[..., Any] | None = None) -> None:
+        self.writes: list[Write] = []
+        self.size = 0
+        self.op = op
+        """the operation of all of them; None if they differ"""
+
+    def groups(self) -> list[Group]:
+        """What is to be done for the writes of callers who were not cancelled by now."""
+        self.writes = [write for write in self.writes if not write.future.done()]
+        if self.op is not None and self.writes and coalesces(self.op):
+            return [Group(self.op, self.writes)]
+        return grouped(self.writes)
+
+
 class Group:
     """Writes of one batch that are done by one operation: a single one, or one kind coalesced."""
 
@@ -67,9 +86,6 @@ def grouped(writes: list[Write]) -> list[Group]:
 
     A write without a session may touch any: nothing moves across it.
     """
-    first = writes[0].op
-    if coalesces(first) and all(write.op is first for write in writes):
-        return [Group(first, writes)]
     groups: list[Group] = []
     open_group: dict[Any, int] = {}
     last_of: dict[str, int] = {}
@@ -115,9 +131,8 @@ class Writer:
         self._most_bytes = size
         self._batch_operations = batch_operations
         self._batch_bytes = batch_bytes
-        self._queue: asyncio.Queue[list[Write]] = asyncio.Queue()
-        self._filling: list[Write] = []
-        self._filling_bytes = 0
+        self._queue: asyncio.Queue[Batch] = asyncio.Queue()
+        self._filling: Batch | None = None
         self._background: deque[Write] = deque()
         self._alternate: deque[Write] = deque()
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -125,7 +140,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._closed: StoreError | None = None
-        self._current: list[Write] = []
+        self._current = Batch()
         self._background_last = False
         self._stopping = False
         self.operations = 0
@@ -172,13 +187,14 @@ class Writer:
         if self._closed:
             raise self._closed
         future: asyncio.Future[Any] = self._loop.create_future()
-        filling = self._filling
-        if not filling or len(filling) >= self._batch_operations or self._filling_bytes >= self._batch_bytes:
-            filling = self._filling = []
-            self._filling_bytes = 0
-            self._queue.put_nowait(filling)
-        filling.append(Write(op, args, session, size, future))
-        self._filling_bytes += size
+        batch = self._filling
+        if batch is None or len(batch.writes) >= self._batch_operations or batch.size >= self._batch_bytes:
+            batch = self._filling = Batch(op)
+            self._queue.put_nowait(batch)
+        elif batch.op is not op:
+            batch.op = None
+        batch.writes.append(Write(op, args, session, size, future))
+        batch.size += size
         self.operations += 1
         self.bytes += size
         return future
@@ -191,7 +207,7 @@ class Writer:
         write = Write(op, args, session, size, self._loop.create_future())
         write.queued = time.monotonic()
         (self._alternate if lane is Lane.ALTERNATE else self._background).append(write)
-        self._queue.put_nowait([])  # wakes the task; carries nothing
+        self._queue.put_nowait(Batch())  # wakes the task; carries nothing
         return write.future
 
     def _has_room(self, size: int) -> bool:
@@ -242,11 +258,9 @@ class Writer:
     async def _run(self) -> None:
         try:
             while not (self._stopping and self._is_empty()):
-                batch = await self._next()
-                if batch:
-                    await self._turn(batch)
+                await self._turn(await self._next())
         except asyncio.CancelledError:
-            self._answer_all(self._current, WriteUnknown("the event loop ended during the commit"))
+            self._answer_all(self._current.writes, WriteUnknown("the event loop ended during the commit"))
             self._fail_all(StoreClosed("the event loop ended before this was stored"))
             raise
         except BaseException as error:
@@ -256,7 +270,7 @@ class Writer:
             self._fail_all(died)
             raise
 
-    async def _next(self) -> list[Write]:
+    async def _next(self) -> Batch:
         """The writes of the next turn; a background write goes alone."""
         if (self._background or self._alternate) and self._queue.empty():
             # Those whose results were just set have not run yet: what they write next comes first.
@@ -266,7 +280,9 @@ class Writer:
             background = self._background.popleft()
         if background is not None:
             self._background_last = True
-            return [] if background.future.done() else [background]
+            alone = Batch(background.op)
+            alone.writes.append(background)
+            return alone
         return self._take(await self._queue.get())
 
     def _due(self) -> Write | None:
@@ -276,39 +292,40 @@ class Writer:
             return self._background.popleft()
         return None
 
-    def _take(self, batch: list[Write]) -> list[Write]:
-        """A batch off the queue, without the writes of callers who were cancelled by now."""
+    def _take(self, batch: Batch) -> Batch:
+        """A batch off the queue; what it took of the queue's room goes to those who wait."""
         if batch is self._filling:
-            self._filling = []
-        if not batch:
-            return batch
-        self._background_last = False
-        self.high_water = max(self.high_water, self.operations)  # it grows until something is taken
-        self._release(len(batch), sum([write.size for write in batch]))
-        self._admit()
-        return [write for write in batch if not write.future.done()]
+            self._filling = None
+        if batch.writes:
+            self._background_last = False
+            self.high_water = max(self.high_water, self.operations)  # it grows until something is taken
+            self._release(len(batch.writes), batch.size)
+            self._admit()
+        return batch
 
-    async def _turn(self, batch: list[Write]) -> None:
+    async def _turn(self, batch: Batch) -> None:
+        groups = batch.groups()
+        if not groups:
+            return
         self._current = batch
-        groups = grouped(batch)
         began = time.perf_counter()
         try:
             outcomes = await self._commit(groups)
         except StoreError as error:
             self.busy += isinstance(error, StoreBusy)
-            self._answer_all(batch, error)
+            self._answer_all(batch.writes, error)
         else:
             self.commit_ms += (time.perf_counter() - began) * 1000
-            self._count(batch)
+            self._count(len(batch.writes))
             for group, results in zip(groups, outcomes, strict=True):
                 _answer(group.writes, results)
             self._committed()
-        self._current = []
+        self._current = Batch()
 
-    def _count(self, batch: list[Write]) -> None:
+    def _count(self, writes: int) -> None:
         self.batches += 1
-        self.writes += len(batch)
-        self.largest_batch = max(self.largest_batch, len(batch))
+        self.writes += writes
+        self.largest_batch = max(self.largest_batch, writes)
 
     def _answer_all(self, writes: Sequence[Write], error: StoreError) -> None:
         for write in writes:
@@ -318,17 +335,17 @@ class Writer:
     def _fail_all(self, error: StoreError) -> None:
         """Fails the batch at hand and everything that waits, and all later calls."""
         self.refuse(error)
-        self._answer_all(self._current, error)
+        self._answer_all(self._current.writes, error)
         self._fail_queued(error)
 
     def _fail_queued(self, error: StoreError) -> None:
-        batches = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        batches = [self._queue.get_nowait().writes for _ in range(self._queue.qsize())]
         self._answer_all([*self._background, *self._alternate, *chain.from_iterable(batches)], error)
         self._background.clear()
         self._alternate.clear()
-        self._filling = []
+        self._filling = None
         self.operations = self.bytes = 0
-        self._queue.put_nowait([])  # the task may be waiting for one
+        self._queue.put_nowait(Batch())  # the task may be waiting for one
 
     # -- end -----------------------------------------------------------------------------------
 
@@ -352,7 +369,7 @@ class Writer:
         """
         self.refuse(StoreClosed("the store is closed; not stored"))
         self._stopping = True
-        self._queue.put_nowait([])
+        self._queue.put_nowait(Batch())
         if self._task is None:
             return
         _, late = await asyncio.wait([self._task], timeout=timeout_s)
