@@ -22,11 +22,11 @@ INSERT = (
 )
 COUNT = (
     "UPDATE sessions SET next_seq = ?, send_index = ?, message_count = message_count + 1, last_active_at = ?,"
-    " updated_at = ?, revision = revision + 1 WHERE session = ?"
+    " activity = ?, updated_at = ?, revision = revision + 1 WHERE session = ?"
 )
 CREATE = (
-    "INSERT INTO sessions (session, id, kind, source, lifecycle, created_at, updated_at, last_active_at, preview)"
-    " VALUES (?, ?, 'root', 'bench', 'ephemeral', 0, 0, 0, 'x')"
+    "INSERT INTO sessions (session, id, kind, source, lifecycle, created_at, updated_at, last_active_at, activity, preview)"
+    " VALUES (?, ?, 'root', 'bench', 'ephemeral', 0, 0, 0, 0, 'x')"
 )
 
 
@@ -63,7 +63,7 @@ def _append_batch(connection: sqlite3.Connection, chunk: Sequence[tuple[str, str
         session, seq, send = connection.execute(COUNTERS, (session_id,)).fetchone()
         id += 1
         messages.append((id, session, seq, seq, "user", text, send + 1, now))
-        counters.append((seq + 1, send + 1, now, now, session))
+        counters.append((seq + 1, send + 1, now, now // 1000, now, session))
     connection.executemany(INSERT, messages)
     connection.executemany(COUNT, counters)
     connection.execute("COMMIT")

@@ -56,6 +56,11 @@ def moment_or_none(milliseconds: int | None) -> datetime | None:
     return None if milliseconds is None else moment(milliseconds)
 
 
+def second(milliseconds: int) -> int:
+    """The second a time lies in."""
+    return milliseconds // 1000
+
+
 def millionths(value: float | int | Decimal | None, name: str) -> int | None:
     """US dollars → millionths, exactly as written."""
     if value is None:

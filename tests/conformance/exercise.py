@@ -84,6 +84,7 @@ async def messages(store: AsyncSessionStore) -> None:
         send_index=9, metadata={"a": 1}, created_at=NOW, pending={"x": 1}, usage={"prompt_tokens": 5},
     )  # fmt: skip
     await room.append_nowait("root", role="tool", content="out", tool_call_id="1")
+    await room.append("root", role="user", content="later", created_at=NOW + timedelta(hours=1))
     for state in ("active", "all"):
         page = await room.list("root", state=state, limit=2)
         await room.list("root", state=state, limit=2, after=page.next)

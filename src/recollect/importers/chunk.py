@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..encoding import now
+from ..encoding import now, second
 from ..engine.fulltext import FullText
 from ..engine.operation import Failed, Operation, all, execute, ids, lock, many, one, tuples
 from ..errors import InvalidRecord
@@ -214,7 +214,7 @@ WHERE s.id IN :ids AND m.external_id IN :external_ids AND m.round_index IS NOT N
 # resumed or forked into another.
 _ALIVE = """
 SELECT s.session, s.id FROM sessions s
-WHERE s.last_active_at >= :first AND s.created_at <= :last AND s.source = :source AND s.id IS NOT NULL"""
+WHERE s.activity >= :first AND s.created_at <= :last AND s.source = :source AND s.id IS NOT NULL"""
 
 _COPIED = """
 SELECT m.external_id FROM messages m JOIN usage_rounds u
@@ -254,7 +254,7 @@ def _copied(chunk: Chunk, fresh: Sequence[Counted]) -> Operation[set[str]]:
     if not fresh:
         return set()
     times = [counted.round.created_at for counted in fresh]
-    rows = yield tuples(_ALIVE, source=chunk.source, first=min(times) - DAY_MS, last=max(times) + DAY_MS)
+    rows = yield tuples(_ALIVE, source=chunk.source, first=second(min(times) - DAY_MS), last=max(times) + DAY_MS)
     own = chunk.messages if len(chunk.messages) == 1 else ()
     others = [session for session, id in rows if id not in own]
     if not others:

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from ..encoding import second
 from ..engine.operation import Failed, Operation, all, coalescing, ids, lock, many, tuples
 from ..errors import SequenceConflict, SessionNotFound, StoreError, TurnLost
 from ..models import MessageRef
@@ -31,8 +32,8 @@ class _Counters:
     """A session's counters while a batch is worked through."""
 
     __slots__ = (
-        "calls", "first_seq", "had_preview", "last_active", "next_seq", "pending", "preview", "round", "rounds",
-        "send", "session", "updated",
+        "activity", "calls", "first_seq", "had_preview", "last_active", "next_seq", "pending", "preview", "round",
+        "rounds", "send", "session", "updated",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...]) -> None:
@@ -40,6 +41,7 @@ class _Counters:
         self.first_seq = self.next_seq
         self.had_preview = self.preview is not None
         self.last_active = last_active if count else _NEVER
+        self.activity = second(last_active)
         self.calls = 0
         self.updated = 0
         self.pending: str | UnsetType | None = UNSET
@@ -79,6 +81,8 @@ _UPDATE = """
 UPDATE sessions SET next_seq = ?, send_index = ?, message_count = message_count + ?, last_active_at = ?,
   updated_at = ?, revision = revision + 1
 WHERE session = ?"""
+
+_UPDATE_ACTIVITY = "UPDATE sessions SET activity = ? WHERE session = ?"
 
 _UPDATE_RARE = """
 UPDATE sessions SET tool_call_count = tool_call_count + ?, preview = ? WHERE session = ?"""
@@ -130,6 +134,9 @@ def _update(changed: Sequence[_Counters]) -> Operation[None]:
         _UPDATE,
         [(c.next_seq, c.send, c.next_seq - c.first_seq, c.last_active, c.updated, c.session) for c in changed],
     )
+    moved = [(now_in, c.session) for c in changed if (now_in := second(c.last_active)) != c.activity]
+    if moved:
+        yield many(_UPDATE_ACTIVITY, moved)
     rare = [(c.calls, c.preview, c.session) for c in changed if c.calls or (c.preview and not c.had_preview)]
     if rare:
         yield many(_UPDATE_RARE, rare)

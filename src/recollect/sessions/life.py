@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..encoding import now
+from ..encoding import now, second
 from ..engine.operation import Operation, Row, all, execute, ids, lock, many, one
 from ..errors import SessionExists, SessionNotFound, SpawnTooDeep
 from ..models import Session
@@ -103,9 +103,9 @@ def set_texts(session: int, texts: dict[str, str | None]) -> Operation[None]:
 
 _INSERT = """
 INSERT INTO sessions (session, id, kind, source, user_id, key, model, title, parent, relation, lifecycle,
-  spawn_depth, spawn_tool_call_id, created_at, updated_at, last_active_at)
+  spawn_depth, spawn_tool_call_id, created_at, updated_at, last_active_at, activity)
 VALUES (:session, :id, :kind, :source, :user_id, :key, :model, :title, :parent, :relation, :lifecycle,
-  :spawn_depth, :spawn_tool_call_id, :created_at, :created_at, :created_at)"""
+  :spawn_depth, :spawn_tool_call_id, :created_at, :created_at, :created_at, :activity)"""
 
 
 def _insert(new: NewSession, deepest: int) -> Operation[None]:
@@ -114,7 +114,8 @@ def _insert(new: NewSession, deepest: int) -> Operation[None]:
     parent, depth = yield from _placed(new, deepest)
     row = {name: value for name, value in new._asdict().items() if name not in (*TEXTS, "parent_id")}
     kind = "subagent" if new.relation == "spawn" else "root"
-    yield execute(_INSERT, session=session, kind=kind, parent=parent, spawn_depth=depth, **row)
+    activity = second(new.created_at)
+    yield execute(_INSERT, session=session, kind=kind, parent=parent, spawn_depth=depth, activity=activity, **row)
     texts = {name: value for name in TEXTS if (value := getattr(new, name)) is not None}
     if texts:
         yield from set_texts(session, texts)

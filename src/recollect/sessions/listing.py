@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..encoding import second
 from ..engine.operation import Operation, all, one
 from ..errors import InvalidRecord
 from ..filters import Filter, numbers_of
@@ -11,6 +12,8 @@ from ..models import Page, Session
 from .record import COLUMNS, TABLES, session
 
 ORDERS = {"activity": "last_active_at", "created": "created_at"}
+_KEYS = {"activity": ("s.activity", "s.last_active_at", "s.session"), "created": ("s.created_at", "s.session")}
+"""what a page is ordered by: an index up to its first column, so that only one second's sessions are sorted"""
 
 
 def read_page(where: Filter, order: str, limit: int | None, after: str | None) -> Operation[Page[Session]]:
@@ -20,12 +23,12 @@ def read_page(where: Filter, order: str, limit: int | None, after: str | None) -
     column = ORDERS[order]
     condition, params = where.sql, dict(where.params)
     if after is not None:
-        params["after_time"], params["after_session"] = _behind(after, order)
-        condition += f" AND (s.{column}, s.session) < (:after_time, :after_session)"
-    sql = (
-        f"SELECT {COLUMNS}, s.session AS number FROM {TABLES} WHERE s.id IS NOT NULL{condition}"
-        f" ORDER BY s.{column} DESC, s.session DESC"
-    )
+        time, params["after_session"] = _behind(after, order)
+        params |= {"after_activity": second(time), "after_time": time} if order == "activity" else {"after_time": time}
+        places = ":after_activity, :after_time" if order == "activity" else ":after_time"
+        condition += f" AND ({', '.join(_KEYS[order])}) < ({places}, :after_session)"
+    keys = ", ".join(f"{key} DESC" for key in _KEYS[order])
+    sql = f"SELECT {COLUMNS}, s.session AS number FROM {TABLES} WHERE s.id IS NOT NULL{condition} ORDER BY {keys}"
     if limit is not None:
         sql += " LIMIT :limit"
         params["limit"] = limit + 1

@@ -25,6 +25,7 @@ CREATE TABLE sessions (
   created_at INTEGER NOT NULL,
   updated_at INTEGER NOT NULL,
   last_active_at INTEGER NOT NULL,
+  activity INTEGER NOT NULL,             -- the second it lies in: the index below is then seldom rewritten
   ended_at INTEGER,
   preview TEXT,
   message_count INTEGER NOT NULL DEFAULT 0,
@@ -52,7 +53,7 @@ CREATE TABLE sessions (
 CREATE UNIQUE INDEX sessions_title ON sessions (title) WHERE title IS NOT NULL;
 CREATE INDEX sessions_key ON sessions (key, session) WHERE key IS NOT NULL;
 CREATE INDEX sessions_parent ON sessions (parent, created_at) WHERE parent IS NOT NULL;
-CREATE INDEX sessions_activity ON sessions (last_active_at, session);
+CREATE INDEX sessions_activity ON sessions (activity, session);
 CREATE INDEX sessions_created ON sessions (created_at, session);
 CREATE INDEX sessions_deleted ON sessions (session) WHERE id IS NULL;
 CREATE INDEX sessions_late ON sessions (user_id, session) WHERE user_late = 1;
