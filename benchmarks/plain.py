@@ -25,8 +25,8 @@ COUNT = (
     " activity = ?, updated_at = ?, revision = revision + 1 WHERE session = ?"
 )
 CREATE = (
-    "INSERT INTO sessions (session, id, kind, source, lifecycle, created_at, updated_at, last_active_at, activity, preview)"
-    " VALUES (?, ?, 'root', 'bench', 'ephemeral', 0, 0, 0, 0, 'x')"
+    "INSERT INTO sessions (session, id, kind, source, lifecycle, created_at, updated_at, last_active_at, activity,"
+    " preview) VALUES (?, ?, 'root', 'bench', 'ephemeral', 0, 0, 0, 0, 'x')"
 )
 
 
