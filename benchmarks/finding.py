@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from recollect import AsyncSessionStore
+from recollect import AsyncSessionStore, Durability
 from recollect.engine.sqlite.fulltext import FULLTEXT
 from recollect.search.query import parse
 
@@ -108,3 +108,39 @@ def rows(folder: Path, repetitions: int) -> Iterator[Row]:
                 firsts.append(statistics.median(first) * 1000)
             note = f"{found} hits; first after {statistics.median(firsts):.2f} ms; plain: no snippet, no context"
             yield paired(f"search, {name}, {order}, p50", pairs, "ms", note)
+
+
+MILLION = 10_000
+"""sessions of a hundred messages each"""
+
+
+async def prepare_million(path: Path) -> None:
+    """A store of a million messages."""
+    made = texts.messages(20_000, seed=11)
+    async with AsyncSessionStore(path, durability=Durability.PROCESS) as store:
+        for n in range(MILLION):
+            await store.sessions.create(f"s{n}", user_id=f"u{n % 1000}")
+            batch = [{"role": "user", "content": made[(n * EACH + k * 7) % len(made)]} for k in range(EACH)]
+            await store.messages.append_many(f"s{n}", batch)
+        await store.flush(index=True)
+
+
+def million_rows(folder: Path, repetitions: int) -> Iterator[Row]:
+    """Searches within a scope of a store of a million messages."""
+    path = folder / "million.db"
+    asyncio.run(prepare_million(path))
+    common = texts.words()[2]
+    for name, scope in (("a session", {"session": "s77"}), ("a user", {"user_id": "u7"}), ("all", {})):
+        times = [asyncio.run(_scoped(path, common, scope)) * 1000 for _ in range(repetitions)]
+        yield alone(f"newest 20 in {name} of a million, common term, p50", times, "ms")
+
+
+async def _scoped(path: Path, query: str, scope: dict[str, str]) -> float:
+    times: list[float] = []
+    async with AsyncSessionStore(path) as store:
+        for _ in range(20):
+            began = time.perf_counter()
+            found = [hit async for hit in store.search(query, order="newest", **scope)]  # type: ignore[arg-type]
+            times.append(time.perf_counter() - began)
+            assert len(found) == 20
+    return statistics.median(times)

@@ -81,6 +81,8 @@ class AsyncSessionStore:
         """Opens the store: makes the file and its schema where they are missing, or brings the schema up
         to date. Raises NotAStore, SchemaTooNew, ReadOnly, StoreBusy, StoreDamaged."""
         async with self._gate:
+            if self._closing is not None and not self._closing.done():
+                await asyncio.wait([self._closing])
             if self._opening not in unclosed:
                 await self._engine.open()
                 self._begin()
@@ -98,14 +100,12 @@ class AsyncSessionStore:
     async def aclose(self, *, timeout_s: float | None = None) -> None:
         """Writes what is queued, for at most `timeout_s` (`Timeouts.close_s`), and closes; what is left
         then fails as not stored. Closing twice is harmless."""
-        if self._closing is None:
-            if unclosed.pop(self._opening, None) is None:
-                return
-            self._closing = asyncio.ensure_future(
-                self._close(self._timeouts.close_s if timeout_s is None else timeout_s)
-            )
-        # Whoever is cancelled here leaves; the closing goes on to its end.
-        await asyncio.shield(self._closing)
+        async with self._gate:  # an opening under way is waited for, then closed
+            if unclosed.pop(self._opening, None) is not None:
+                seconds = self._timeouts.close_s if timeout_s is None else timeout_s
+                self._closing = asyncio.ensure_future(self._close(seconds))
+        if self._closing is not None:
+            await asyncio.shield(self._closing)  # whoever is cancelled leaves; the closing goes on to its end
 
     async def _close(self, timeout_s: float) -> None:
         assert self._keeper is not None

@@ -267,6 +267,7 @@ class Writer:
             log.exception("the writer died; the store takes no more writes")
             died = StoreClosed(f"the writer died ({type(error).__name__}); not stored")
             died.__cause__ = error
+            self._answer_all(self._current.writes, WriteUnknown(f"the writer died ({type(error).__name__})"))
             self._fail_all(died)
             raise
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...errors import NotAStore, ReadOnly, SchemaTooNew, StoreBusy
 from ...options import Durability
-from .faults import is_busy, translate
+from .faults import is_busy, is_of_driver, translate
 from .migrate import APPLICATION_ID, migrate, refuse_foreign
 
 Connector = Callable[..., sqlite3.Connection]
@@ -73,20 +73,24 @@ def open_writer(
     return connection
 
 
-def open_reader(connector: Connector, path: str) -> sqlite3.Connection:
+def open_reader(connector: Connector, path: str, patience_s: float) -> sqlite3.Connection:
     """A connection that cannot write, nor checkpoint."""
     # Not with immutable=1 where the folder cannot be written: such a reader is shown the past, or a torn
     # file, as soon as somebody else writes.
     connection = _connect(connector, Path(path).as_uri() + "?mode=ro", uri=True)
     try:
-        connection.execute("PRAGMA query_only=ON")
-        connection.execute("PRAGMA wal_autocheckpoint=0")
-        _guard(connection)
-        check_identity(connection, path)
+        _patiently(patience_s, lambda: _set_up_reader(connection, path))
     except BaseException as error:
         connection.close()
         _reraise(error, path)
     return connection
+
+
+def _set_up_reader(connection: sqlite3.Connection, path: str) -> None:
+    connection.execute("PRAGMA query_only=ON")
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    _guard(connection)
+    check_identity(connection, path)
 
 
 def check_identity(connection: sqlite3.Connection, path: str) -> None:
@@ -101,7 +105,9 @@ def _connect(connector: Connector, path: str, **options: Any) -> sqlite3.Connect
         return connector(
             path, timeout=STEP_S, isolation_level=None, check_same_thread=False, cached_statements=512, **options
         )
-    except sqlite3.Error as error:
+    except Exception as error:
+        if not is_of_driver(error):
+            raise
         raise translate(error) from error
 
 
@@ -131,7 +137,7 @@ def _patiently(patience_s: float, step: Callable[[], None]) -> None:
     while True:
         try:
             return step()
-        except sqlite3.Error as error:
+        except Exception as error:
             if not is_busy(error):
                 raise
             if time.monotonic() >= deadline:
@@ -139,7 +145,7 @@ def _patiently(patience_s: float, step: Callable[[], None]) -> None:
 
 
 def _reraise(error: BaseException, path: str) -> None:
-    if isinstance(error, sqlite3.Error):
+    if isinstance(error, Exception) and is_of_driver(error):
         ours = translate(error)
         hint = (
             "; reading takes a -shm file beside it, in a folder that can be written"

@@ -12,12 +12,12 @@ from typing import Any
 
 from ...errors import (
     ForkedStore,
+    InvalidRecord,
     ReadOnly,
-    SchemaTooNew,
     StoreClosed,
     StoreDamaged,
     StoreError,
-    StoreReplaced,
+    WriteUnknown,
     WrongLoop,
 )
 from ...models import Row
@@ -25,15 +25,18 @@ from ...options import Durability, Limits, Timeouts
 from ..fulltext import FullText
 from ..operation import Operation
 from ..writer import Group, Lane, Writer
-from .connect import MEMORY, Connector, open_reader, open_writer, prepare, require_file
-from .faults import is_busy, translate
+from .connect import MEMORY, Connector
+from .faults import is_busy, is_of_driver, is_sticky, translate
 from .fulltext import FULLTEXT
-from .identity import Identity
-from .lockfile import Claim, LockFile, busy
-from .migrate import check_version, newest
+from .guarded import GuardedFile
+from .lockfile import Claim, busy
+from .migrate import newest
 from .readers import Readers
 from .run import Request, run_batch, run_query, run_read
 from .thread import ThreadedConnection, connect
+
+GRACE_S = 0.5
+"""what a thread is given to answer by itself, beyond a deadline that it knows"""
 
 _open_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
 
@@ -57,20 +60,28 @@ class SqliteEngine:
     ) -> None:  # fmt: skip
         self.name = target
         self.not_open: StoreError = StoreClosed("the store is not open: use `async with store` or `open()`")
-        self.path = target if target == MEMORY else str(Path(target).expanduser().absolute())
         self.readonly = readonly
+        self._path = MEMORY if target == MEMORY else _absolute(target)
         self._durability = durability
         self._limits = limits
         self._timeouts = timeouts
         self._connector = connector or sqlite3.connect
         self._unusable: StoreError | None = self.not_open
-        self._refusal: StoreError | None = ReadOnly(_READONLY) if readonly else None
-        self._lock: LockFile | None = None
-        self._identity: Identity | None = None
+        self._refusal: StoreError | None = None
+        self._file = self._guarded()
         self._give_up: Callable[[], None] = _nothing
         self._connection: ThreadedConnection | None = None
-        self._reads: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
+        self._requests: dict[asyncio.Future[Any], Request] = {}
         self.on_commit: list[Callable[[], None]] = []
+
+    def _guarded(self) -> GuardedFile:
+        return GuardedFile(
+            self._path,
+            self._connector,
+            durability=self._durability,
+            checkpoint_pages=self._limits.wal_checkpoint_pages,
+            patience_s=self._timeouts.busy_s,
+        )
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -79,98 +90,65 @@ class SqliteEngine:
         self._loop = asyncio.get_running_loop()
         self._refusal = ReadOnly(_READONLY) if self.readonly else None
         self.on_commit.clear()
-        connector = self._open_readonly if self.readonly else self._open_for_writing
+        file = self._guarded()
+        connector = file.open_readonly if self.readonly else file.open_for_writing
         try:
-            async with asyncio.timeout(self._timeouts.busy_s + 1):
-                self._connection = await connect(connector)
+            async with asyncio.timeout(self._timeouts.busy_s + GRACE_S):
+                self._connection = await connect(connector, late=file.discard)
         except TimeoutError:
-            raise busy(self.path) from None
+            raise busy(self._path) from None
+        self._file = file
         if not self.readonly:
-            self._writer = Writer(
-                self._commit,
-                operations=self._limits.queue_operations,
-                size=self._limits.queue_bytes,
-                batch_operations=self._limits.batch_operations,
-                batch_bytes=self._limits.batch_bytes,
-                committed=self._committed,
-            )
-            self._writer.start()
-        self._readers = Readers(self._connect_reader, self._limits.readers, self._timeouts.reader_wait_s)
+            self._start_writer()
+        self._readers = Readers(lambda: connect(file.open_reader), self._limits.readers, self._timeouts.reader_wait_s)
         self._unusable = None
         _open_engines.add(self)
 
-    def _open_for_writing(self) -> sqlite3.Connection:
-        if self.path == MEMORY:
-            return self._open_writer()
-        prepare(Path(self.path))
-        lock = LockFile(self.path + ".lock")
-        try:
-            with lock.held():
-                connection = self._open_writer()
-        except BaseException:
-            lock.close()
-            raise
-        self._lock = lock
-        self._identity = Identity(self.path)
-        return connection
-
-    def _open_writer(self) -> sqlite3.Connection:
-        return open_writer(
-            self._connector,
-            self.path,
-            durability=self._durability,
-            checkpoint_pages=self._limits.wal_checkpoint_pages,
-            patience_s=self._timeouts.busy_s,
+    def _start_writer(self) -> None:
+        self._writer = Writer(
+            self._commit,
+            operations=self._limits.queue_operations,
+            size=self._limits.queue_bytes,
+            batch_operations=self._limits.batch_operations,
+            batch_bytes=self._limits.batch_bytes,
+            committed=self._committed,
         )
-
-    def _open_readonly(self) -> sqlite3.Connection:
-        require_file(self.path)
-        connection = open_reader(self._connector, self.path)
-        try:
-            check_version(connection)
-        except SchemaTooNew:
-            connection.close()
-            raise
-        return connection
-
-    async def _connect_reader(self) -> ThreadedConnection:
-        return await connect(self._open_reader)
-
-    def _open_reader(self) -> sqlite3.Connection:
-        """A reader of the file that was opened first: another one in its place is not read."""
-        if self._identity:
-            self._identity.check()
-        connection = open_reader(self._connector, self.path)
-        try:
-            if self._identity:
-                self._identity.check()
-        except StoreReplaced:
-            connection.close()
-            raise
-        return connection
+        self._writer.start()
 
     async def aclose(self, timeout_s: float) -> None:
         """Drains the queue, then closes: readers first, for the writer's close checkpoints."""
         if self._unusable:
             return
         self._unusable = StoreClosed("the store is closed")
-        if not self.readonly:
-            await self._writer.stop(timeout_s, lambda: self._give_up())
-        if self._reads:
-            await asyncio.wait(list(self._reads), timeout=timeout_s)
-        await self._readers.aclose()
-        await self._close_writer()
+        self._readers.refuse()
+        deadline = self._loop.time() + timeout_s
+        try:
+            if not self.readonly:
+                await self._writer.stop(timeout_s, lambda: self._give_up())
+            await self._end_reads(deadline)
+            await self._readers.aclose()
+        finally:
+            _open_engines.discard(self)
+            await self._close_writer(deadline)
 
-    async def _close_writer(self) -> None:
-        connection, lock = self._connection, self._lock
+    async def _end_reads(self, deadline: float) -> None:
+        """Lets reads end until the deadline, then stops them; their readers close when they come back."""
+        if self._requests:
+            await asyncio.wait(list(self._requests), timeout=max(0.0, deadline - self._loop.time()))
+        for request in self._requests.values():
+            request.cancelled = True
+        if self._requests:
+            await asyncio.wait(list(self._requests), timeout=GRACE_S)
+
+    async def _close_writer(self, deadline: float) -> None:
+        connection, self._connection = self._connection, None
         assert connection is not None
-        closing = connection.submit(_close, lock)
-        _, late = await asyncio.wait([closing], timeout=self._timeouts.busy_s)
+        closing = connection.submit(_close, self._file)
+        _, late = await asyncio.wait([closing], timeout=max(GRACE_S, deadline - self._loop.time()))
         connection.abandon()
-        self._connection = None
-        _open_engines.discard(self)
         if late:
-            raise busy(self.path)
+            raise busy(self._path)
+        closing.result()
 
     def _check(self) -> None:
         if self._unusable:
@@ -187,6 +165,7 @@ class SqliteEngine:
             self._unusable = ForkedStore(
                 "the process was forked while this store was open: open a new one in the child"
             )
+            self._file.discard()  # or the child would hold the lock when the parent is gone
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -234,30 +213,31 @@ class SqliteEngine:
 
         def give_up() -> None:
             if claim.settle() and not hop.done():
-                hop.set_exception(busy(self.path))
+                hop.set_exception(busy(self._path))
 
         self._give_up = give_up
-        timer = self._loop.call_later(self._timeouts.busy_s, give_up)
+        timer = self._loop.call_later(self._timeouts.busy_s + GRACE_S, give_up)
         try:
             return await hop
-        except (StoreDamaged, StoreReplaced) as error:
-            self._refusal = error  # sticky: nothing is written to such a file any more
+        except StoreError as error:
+            self._refuse_after(error)
             raise
         finally:
             timer.cancel()
             self._give_up = _nothing
 
+    def _refuse_after(self, error: StoreError) -> None:
+        """Sticky: nothing is written any more to a file that is damaged, replaced, or of which the system
+        may have dropped what it could not flush."""
+        if isinstance(error, WriteUnknown):
+            self._refusal = StoreDamaged("flushing to the disk failed: close the store, check the disk, reopen")
+        elif is_sticky(error):
+            self._refusal = error
+
     def _batch(self, connection: sqlite3.Connection, claim: Claim, jobs: list[Any]) -> list[list[Any]]:
-        if self._lock is None:
-            _begin(connection, claim, self.path)
+        with self._file.held():
+            _begin(connection, claim, self._path)
             return run_batch(connection, jobs)
-        with self._lock.held():
-            assert self._identity is not None
-            self._identity.check()
-            _begin(connection, claim, self.path)
-            outcomes = run_batch(connection, jobs)
-            self._identity.learn_wal()
-            return outcomes
 
     def _committed(self) -> None:
         for notice in self.on_commit:
@@ -268,28 +248,29 @@ class SqliteEngine:
     async def read(self, op: Callable[..., Operation[Any]], *args: Any, deadline_s: float | None = None) -> Any:
         """Runs `op(*args)` on a reader, in one hop and one snapshot. A cancelled caller is let go at
         once; its query stops within a few thousand of SQLite's steps."""
-        request = Request(deadline_s, self.path == MEMORY)
-        return await self._hop(run_read, request, op, *args, request=request)
+        return await self._hop(run_read, self._request(deadline_s), op, *args)
 
     async def query(self, sql: str, params: dict[str, Any], *, deadline_s: float) -> list[Row]:
         """The rows of somebody's own SELECT."""
-        request = Request(deadline_s, self.path == MEMORY)
-        return await self._hop(run_query, request, sql, params, request=request)
+        return await self._hop(run_query, self._request(deadline_s), sql, params)
 
-    async def _hop(self, run: Callable[..., Any], *args: Any, request: Request | None = None) -> Any:
+    def _request(self, deadline_s: float | None) -> Request:
+        return Request(deadline_s, self._timeouts.busy_s, writes_otherwise=self._path == MEMORY)
+
+    async def _hop(self, run: Callable[..., Any], request: Request, *args: Any) -> Any:
         self._check()
-        if self.path == MEMORY:
+        if self._path == MEMORY:
             connection = self._connection
             assert connection is not None
-            hop = connection.submit(run, *args)
+            hop = connection.submit(run, request, *args)
         else:
-            hop = await self._readers.run(run, *args)
-        self._reads.add(hop)
+            hop = await self._readers.run(run, request, *args)
+        self._requests[hop] = request
+        hop.add_done_callback(self._requests.pop)
         try:
             return await asyncio.shield(hop)
         except asyncio.CancelledError:
-            if request:
-                request.cancelled = True
+            request.cancelled = True
             hop.add_done_callback(_retrieve)
             raise
 
@@ -297,7 +278,7 @@ class SqliteEngine:
 
     async def facts(self) -> dict[str, Any]:
         """What the engine knows of itself and its files."""
-        wal_bytes, database_bytes = await self._hop(_sizes, self.path)
+        wal_bytes, database_bytes, version = await self._hop(_measure, self._request(None), self._file.path)
         writer = None if self.readonly else self._writer
         return {
             "writes": writer.writes if writer else 0,
@@ -312,7 +293,7 @@ class SqliteEngine:
             "wal_bytes": wal_bytes,
             "database_bytes": database_bytes,
             "schema_version": newest(),
-            "sqlite_version": sqlite3.sqlite_version,
+            "sqlite_version": version,
             "durability": self._durability.value,
         }
 
@@ -320,37 +301,45 @@ class SqliteEngine:
 _READONLY = "the store was opened with readonly=True; not stored"
 
 
+def _absolute(target: str) -> str:
+    try:
+        if "\x00" in target:
+            raise ValueError("it has a NUL in it")
+        return str(Path(target).expanduser().absolute())
+    except (RuntimeError, ValueError) as error:
+        raise InvalidRecord(f"{target!r} is no path: {error}") from None
+
+
 def _begin(connection: sqlite3.Connection, claim: Claim, path: str) -> None:
     """BEGIN IMMEDIATE, with patience: SQLite waits in short steps, between which the claim is seen."""
-    while claim.is_open:
+    while True:
         try:
             connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
+        except Exception as error:
+            if not is_of_driver(error):
+                raise
             if not is_busy(error):
                 raise translate(error) from error
-            continue
+            if claim.is_open:
+                continue
+            raise busy(path) from error
         if claim.settle():
             return
         connection.execute("ROLLBACK")
-        break
-    raise busy(path)
+        raise busy(path)
 
 
-def _close(connection: sqlite3.Connection, lock: LockFile | None) -> None:
-    if lock is None:
-        connection.close()
-        return
-    with lock.held():  # the last connection checkpoints when it closes
-        connection.close()
-    lock.close()
+def _close(connection: sqlite3.Connection, file: GuardedFile) -> None:
+    file.close(connection)
 
 
-def _sizes(connection: sqlite3.Connection, path: str) -> tuple[int, int]:
-    """Bytes of the write-ahead log and of the database; asked on a connection's thread."""
+def _measure(connection: sqlite3.Connection, _: Request, path: str) -> tuple[int, int, str]:
+    """Bytes of the write-ahead log and of the database, and SQLite's version, asked on its thread."""
+    (version,) = connection.execute("SELECT sqlite_version()").fetchone()
     if path != MEMORY:
-        return _size(path + "-wal"), _size(path)
+        return _size(path + "-wal"), _size(path), version
     pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
-    return 0, pages * size
+    return 0, pages * size, version
 
 
 def _size(path: str) -> int:

@@ -14,30 +14,49 @@ from ...errors import (
     StoreDamaged,
     StoreError,
     StoreFull,
+    StoreReplaced,
 )
 from ..fulltext import IndexDamaged
-
-DRIVER_ERRORS = (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError)
-"""what sqlite3 raises for a statement and its parameters"""
 
 _CORRUPT_VTAB = 267
 """damage of a virtual table (the search index), not of the database: sqlite.org/rescode.html"""
 
+_NO_ROOM = frozenset({778, 4874, 5386, 4618})
+"""SQLITE_IOERR_WRITE, _SHMSIZE, _SHMMAP, _SHMOPEN: what a quota, a limit on the size of files or a full disk
+looks like where it is not SQLITE_FULL"""
+
+
+def is_of_driver(error: BaseException) -> bool:
+    """Whether the driver raised it for a statement or its parameters. By name, for another build of SQLite
+    (`connect=`) brings classes of its own."""
+    if isinstance(error, OverflowError | UnicodeError):
+        return True
+    return any(kind.__name__ in ("Error", "Warning") and kind.__module__ != "builtins" for kind in type(error).__mro__)
+
 
 def translate(error: Exception) -> StoreError:
     """The error a caller gets for one of the driver's."""
-    code = getattr(error, "sqlite_errorcode", None)
+    code = _code(error)
     text = str(error)
     if _of_index(code, text):
         return _caused(IndexDamaged(f"the search index is damaged: {text}"), error)
-    if code is not None and (known := _BY_CODE.get(code & 0xFF)):
+    if code in _NO_ROOM:
+        return _caused(StoreFull(f"there is no room to write, or no leave; not stored ({text})"), error)
+    if known := _BY_CODE.get(code & 0xFF):
         kind, meaning = known
         return _caused(kind(f"{meaning} ({text})"), error)
-    if isinstance(
-        error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError | OverflowError | UnicodeError
-    ):
+    if isinstance(error, OverflowError | UnicodeError) or _is_about_values(error):
         return _caused(InvalidRecord(f"the database refused a value: {text}; not stored"), error)
     return _caused(InvalidQuery(f"SQLite: {text}"), error)
+
+
+def _is_about_values(error: Exception) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"IntegrityError", "DataError", "InterfaceError"})
+
+
+def _code(error: BaseException) -> int:
+    return getattr(error, "sqlite_errorcode", None) or 0
 
 
 def stops_all(error: StoreError) -> bool:
@@ -45,12 +64,25 @@ def stops_all(error: StoreError) -> bool:
     return isinstance(error, StoreBusy | StoreFull | StoreDamaged | ReadOnly)
 
 
-def is_busy(error: sqlite3.Error) -> bool:
+def is_sticky(error: StoreError) -> bool:
+    """Whether nothing may be written after it: the file is damaged in its structure, or another one."""
+    if isinstance(error, StoreReplaced):
+        return True
+    cause = error.__cause__
+    return cause is not None and _code(cause) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_busy(error: BaseException) -> bool:
     """Whether another connection holds the lock."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return _code(error) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _of_index(code: int | None, text: str) -> bool:
+def is_lost_flush(error: BaseException) -> bool:
+    """Whether a COMMIT failed in such a way that what it wrote may or may not be there."""
+    return _code(error) & 0xFF == sqlite3.SQLITE_IOERR and _code(error) not in _NO_ROOM
+
+
+def _of_index(code: int, text: str) -> bool:
     # "SQL logic error" alone is what FTS5 says when one of its tables is gone
     return code == _CORRUPT_VTAB or text == "SQL logic error" or any(word in text for word in _INDEX_WORDS)
 

@@ -8,6 +8,7 @@ starves. The file is never the database: closing that would drop SQLite's own lo
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Generator
@@ -19,6 +20,9 @@ try:
     import fcntl
 except ImportError:  # not a POSIX system: SQLite's own locks are all there is
     fcntl = None
+
+
+log = logging.getLogger("recollect")
 
 
 class Claim:
@@ -60,11 +64,17 @@ class LockFile:
         if fcntl is None:
             yield
             return
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StoreBusy(f"the lock beside the database cannot be taken ({error.strerror}); not stored") from error
         try:
             yield
         finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+            except OSError as error:  # what was committed is committed; closing the store lets go of it
+                log.warning("the lock beside the database was not released: %s", error.strerror)
 
     def close(self) -> None:
         """Lets go of the file."""

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ...errors import StoreBusy
+from ...errors import StoreBusy, StoreClosed
 from .thread import ThreadedConnection
 
 
@@ -21,6 +21,7 @@ class Readers:
         self._wait_s = wait_s
         self._places = asyncio.Semaphore(most)
         self._idle: list[ThreadedConnection] = []
+        self._closed = False
         self.opened = 0
         self.busy = 0
 
@@ -32,15 +33,9 @@ class Readers:
         return hop
 
     async def _borrow(self) -> ThreadedConnection:
-        if self._places.locked():
-            try:
-                async with asyncio.timeout(self._wait_s):
-                    await self._places.acquire()
-            except TimeoutError:
-                raise StoreBusy(f"all readers were busy for {self._wait_s} s") from None
-        else:
-            await self._places.acquire()
+        await self._place()
         try:
+            self._check()
             connection = self._idle.pop() if self._idle else await self._open()
         except BaseException:
             self._places.release()
@@ -48,18 +43,45 @@ class Readers:
         self.busy += 1
         return connection
 
+    async def _place(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise StoreBusy(f"all readers were busy for {self._wait_s} s") from None
+
     async def _open(self) -> ThreadedConnection:
         connection = await self._connect()
+        if self._closed:
+            connection.abandon()
+        self._check()
         self.opened += 1
         return connection
 
+    def _check(self) -> None:
+        """The store may have been closed while one waited."""
+        if self._closed:
+            raise StoreClosed("the store was closed while this read waited for its turn")
+
     def _give_back(self, connection: ThreadedConnection) -> None:
         self.busy -= 1
-        self._idle.append(connection)
+        if self._closed:
+            self.opened -= 1
+            connection.abandon()
+        else:
+            self._idle.append(connection)
         self._places.release()
 
+    def refuse(self) -> None:
+        """Lends nothing out any more, not even to those who wait; what is lent out closes when it comes back."""
+        self._closed = True
+
     async def aclose(self) -> None:
-        """Closes the idle ones; called when nothing is lent out any more."""
+        """Closes the idle ones."""
+        self.refuse()
         while self._idle:
-            await self._idle.pop().close()
             self.opened -= 1
+            await self._idle.pop().close()

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ...errors import InvalidQuery, SearchTimeout, StoreBusy, StoreDamaged, StoreError
+from ...errors import InvalidQuery, SearchTimeout, StoreBusy, StoreDamaged, StoreError, WriteUnknown
 from ...models import Row as QueryRow
 from ...models import rows_of
 from ..operation import Failed, Operation, Row, Statement, Verb, coalesces, row_type
-from .faults import DRIVER_ERRORS, stops_all, translate
+from .faults import is_busy, is_lost_flush, is_of_driver, stops_all, translate
 
 _IN_LIST = re.compile(r"\bIN :(\w+)")
 
@@ -91,7 +91,9 @@ def drive(connection: sqlite3.Connection, operation: Operation[Any]) -> Any:
         while True:
             try:
                 reply = perform(connection, statement)
-            except DRIVER_ERRORS as error:
+            except Exception as error:
+                if not is_of_driver(error):
+                    raise
                 statement = operation.throw(translate(error))
             else:
                 statement = operation.send(reply)
@@ -107,14 +109,23 @@ def run_batch(connection: sqlite3.Connection, jobs: list[Job]) -> list[list[Any]
     """Runs the jobs inside the open transaction and commits: one outcome per write."""
     try:
         outcomes = [_run_sole(connection, *jobs[0])] if len(jobs) == 1 else [_run_job(connection, *job) for job in jobs]
-        connection.execute("COMMIT")
+        _commit(connection)
     except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, Exception) and is_of_driver(error):
             raise translate(error) from error
         raise
     return outcomes
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except Exception as error:
+        if is_lost_flush(error):
+            raise WriteUnknown(f"the disk failed during COMMIT ({error}): stored or not cannot be known") from error
+        raise
 
 
 def _run_sole(
@@ -172,19 +183,25 @@ def _stops_batch(connection: sqlite3.Connection, error: BaseException) -> bool:
 
 
 class Request:
-    """One read on its way: the flag by which a deadline or a cancellation reaches SQLite, and whether
-    its connection is one that writes otherwise."""
+    """One read on its way: the flag by which a deadline or a cancellation reaches SQLite, how long it is
+    patient with a locked database, and whether its connection is one that writes otherwise."""
 
-    __slots__ = ("cancelled", "deadline", "writes_otherwise")
+    __slots__ = ("cancelled", "deadline", "patience", "writes_otherwise")
 
-    def __init__(self, deadline_s: float | None, writes_otherwise: bool) -> None:
+    def __init__(self, deadline_s: float | None, patience_s: float, *, writes_otherwise: bool) -> None:
+        now = time.monotonic()
         self.cancelled = False
+        self.deadline = None if deadline_s is None else now + deadline_s
+        self.patience = now + patience_s
         self.writes_otherwise = writes_otherwise
-        self.deadline = None if deadline_s is None else time.monotonic() + deadline_s
 
     def stops(self) -> bool:
         """Asked by SQLite's progress handler, every so many steps."""
         return self.cancelled or (self.deadline is not None and time.monotonic() > self.deadline)
+
+    def waits(self) -> bool:
+        """Whether a locked database is worth another try."""
+        return not self.stops() and time.monotonic() < self.patience
 
 
 def run_read(connection: sqlite3.Connection, request: Request, op: Callable[..., Operation[Any]], *args: Any) -> Any:
@@ -193,16 +210,31 @@ def run_read(connection: sqlite3.Connection, request: Request, op: Callable[...,
     if request.writes_otherwise:
         connection.execute("PRAGMA query_only=ON")
     try:
-        connection.execute("BEGIN")
-        return drive(connection, op(*args))
-    except DRIVER_ERRORS as error:
-        raise translate(error) from error
+        return _patiently(connection, request, op, args)
     finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
         if request.writes_otherwise:
             connection.execute("PRAGMA query_only=OFF")
         connection.set_progress_handler(None, 0)
+
+
+def _patiently(
+    connection: sqlite3.Connection, request: Request, op: Callable[..., Operation[Any]], args: tuple[Any, ...]
+) -> Any:
+    while True:
+        try:
+            connection.execute("BEGIN")
+            return drive(connection, op(*args))
+        except StoreBusy as error:
+            if not request.waits():
+                raise StoreBusy("another process held the database for too long; nothing was read") from error
+        except Exception as error:
+            if not is_of_driver(error):
+                raise
+            if not (is_busy(error) and request.waits()):
+                raise translate(error) from error
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
 
 def run_query(connection: sqlite3.Connection, request: Request, sql: str, params: dict[str, Any]) -> list[QueryRow]:
@@ -219,7 +251,9 @@ def run_query(connection: sqlite3.Connection, request: Request, sql: str, params
         raise InvalidQuery(f"no value was given for :{error.args[0]}") from None
     except TypeError as error:
         raise InvalidQuery(f"not a SELECT with its parameters: {error}") from None
-    except DRIVER_ERRORS as error:
+    except Exception as error:
+        if not is_of_driver(error):
+            raise
         ours = translate(error)
         if isinstance(ours, SearchTimeout | StoreBusy | StoreDamaged):
             raise ours from error

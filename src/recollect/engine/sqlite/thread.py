@@ -47,7 +47,7 @@ class ThreadedConnection(aiosqlite.Connection):
         """Closes the connection and ends the thread, after what is queued."""
         if self._connection is None:
             return
-        closing = self.submit(sqlite3.Connection.close)
+        closing = self.submit(lambda connection: connection.close())
         self.abandon()
         await closing
 
@@ -84,18 +84,20 @@ def _tell(
         # the loop has ended, and with it everybody who could have been told
 
 
-async def connect(connector: Callable[[], sqlite3.Connection]) -> ThreadedConnection:
+async def connect(
+    connector: Callable[[], sqlite3.Connection], late: Callable[[], None] = lambda: None
+) -> ThreadedConnection:
     """Opens a connection by `connector`, called in the new thread.
 
-    A caller cancelled meanwhile leaves nothing behind: the opening goes on and what it opened is
-    closed when it arrives.
+    A caller cancelled meanwhile leaves nothing behind: the opening goes on, what it opened is closed
+    when it arrives, and `late` is called.
     """
     connection = ThreadedConnection(connector)
     opening = asyncio.ensure_future(_open(connection))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        opening.add_done_callback(_abandon_late)
+        opening.add_done_callback(lambda opened: _abandon_late(opened, late))
         raise
 
 
@@ -104,6 +106,7 @@ async def _open(connection: ThreadedConnection) -> ThreadedConnection:
     return connection
 
 
-def _abandon_late(opening: asyncio.Future[ThreadedConnection]) -> None:
+def _abandon_late(opening: asyncio.Future[ThreadedConnection], late: Callable[[], None]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().abandon()
+    late()
