@@ -21,6 +21,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _LARGEST = 2**63 - 1
+_LARGEST_COUNT = 2**53
+_DEEPEST = 200
+"""levels of JSON; much deeper, decoding runs into the interpreter's limits"""
 _MILLIONTH = Decimal(1_000_000)
 
 decode_json: Callable[[str | bytes], Any] = msgspec.json.decode
@@ -95,9 +98,9 @@ def bounded(value: int, name: str) -> int:
 
 
 def count(value: int | None, name: str) -> int | None:
-    """A whole number of at least 0, or None."""
-    if value is not None and bounded(value, name) < 0:
-        raise InvalidRecord(f"{name} must be at least 0, not {value}")
+    """A whole number of at least 0, or None; small enough that sums of many stay numbers of 64 bits."""
+    if value is not None and not 0 <= bounded(value, name) <= _LARGEST_COUNT:
+        raise InvalidRecord(f"{name} must be from 0 to 2**53, not {value}")
     return value
 
 
@@ -108,16 +111,16 @@ def json_value(text: str | None) -> Any:
 
 def texts(value: Any) -> Iterator[str]:
     """The texts inside a structured value that a person could look for: not its keys, nor data URLs."""
-    if isinstance(value, str):
-        if not value.startswith("data:"):
-            yield value
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
-            if name not in _NOT_WORDS:
-                yield from texts(inner)
-    elif isinstance(value, list):
-        for inner in value:  # pyright: ignore[reportUnknownVariableType]
-            yield from texts(inner)
+    waiting = [value]
+    while waiting:  # not by recursion: JSON may be nested deeper than Python calls
+        value = waiting.pop()
+        if isinstance(value, str):
+            if not value.startswith("data:"):
+                yield value
+        elif isinstance(value, Mapping):
+            waiting += reversed([inner for name, inner in value.items() if name not in _NOT_WORDS])
+        elif isinstance(value, list):
+            waiting += reversed(value)
 
 
 _NOT_WORDS = frozenset({"type", "id", "tool_use_id", "call_id", "signature", "media_type", "data", "encrypted_content"})
@@ -139,7 +142,7 @@ class Encoder:
         if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRecord(f"{name} must be text, not {type(value).__name__}")
         if self._redact is not None:
-            value = self._redact(value)
+            value = self._redacted(value)
         return value if value.isascii() and "\x00" not in value else self._clean(value)
 
     def identifier(self, value: str, name: str) -> str:
@@ -150,6 +153,13 @@ class Encoder:
             raise InvalidRecord(f"{name} must not contain NUL or lone surrogates: {value!r}")
         return value
 
+    def _redacted(self, value: str) -> str:
+        assert self._redact is not None
+        redacted = self._redact(value)
+        if not isinstance(redacted, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRecord(f"redact must return text, not {type(redacted).__name__}; not stored")
+        return redacted
+
     def _clean(self, value: str) -> str:
         cleaned, replaced = _UNSTORABLE.subn("\ufffd", value)
         self.replaced += replaced
@@ -158,19 +168,19 @@ class Encoder:
     def json(self, value: Any, name: str) -> str:
         """A JSON column: only what comes back equal is taken."""
         if self._redact is not None:
-            value = _each(value, self._redact)
+            value = _each(value, self._redacted)
         try:
             encoded = _as_json(value)
             if encoded is None:
                 value = _each(value, self._clean)
                 encoded = _encode_json(value)
-            if decode_json(encoded) == value:
+            if _depth(encoded) <= _DEEPEST and decode_json(encoded) == value:
                 return encoded.decode()
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             raise InvalidRecord(f"{name} is not JSON: {error}; not stored") from error
         raise InvalidRecord(
             f"{name} would not come back as given: only text, numbers, True, False, None, lists and"
-            " dicts with text keys are JSON; not stored"
+            f" dicts with text keys are JSON, at most {_DEEPEST} deep; not stored"
         )
 
     def json_object(self, value: Mapping[str, Any] | None, name: str) -> str | None:
@@ -186,6 +196,22 @@ class Encoder:
         if size > self.row_bytes:
             raise InvalidRecord(f"{name} has {size} bytes, limits.row_bytes allows {self.row_bytes}; not stored")
         return size
+
+
+def _depth(encoded: bytes) -> int:
+    """How deep a JSON text is nested; counted only where it has enough brackets to be too deep."""
+    if encoded.count(b"[") + encoded.count(b"{") <= _DEEPEST:
+        return 0
+    outside = _STRINGS.sub(b"", encoded)
+    depth = deepest = 0
+    for bracket in _BRACKETS.findall(outside):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_BRACKETS = re.compile(rb"[\[\]{}]")
 
 
 def _as_json(value: Any) -> bytes | None:

@@ -28,14 +28,14 @@ class Filter:
         self.params.update(params)
 
     def among(self, column: str, values: Any) -> None:
-        """The column is one of the values; None: no condition."""
+        """The column, one of texts, is one of the values; None: no condition."""
         if values is not None:
             name = self._name()
-            self.add(f"{column} IN :{name}", **{name: as_list(values)})
+            self.add(f"{column} IN :{name}", **{name: texts_of(values, column)})
 
     def excluding(self, column: str, values: Any) -> None:
-        """The column is none of the values."""
-        listed = [] if values is None else as_list(values)
+        """The column, one of texts, is none of the values."""
+        listed = [] if values is None else texts_of(values, column)
         if listed:
             name = self._name()
             self.add(f"({column} IS NULL OR NOT {column} IN :{name})", **{name: listed})

@@ -41,11 +41,12 @@ class Round(NamedTuple):
 
 
 class SessionRounds(NamedTuple):
-    """Rows of one session, with what stands in for an index that was not given."""
+    """Rows of one session, with what stands in for an index that was not given. A row that has no
+    round_index even so belongs to no round: it replaces none, and none replaces it."""
 
     session: int
     send_index: int
-    round_index: int
+    round_index: int | None
     rounds: Sequence[Round]
 
 
@@ -88,6 +89,9 @@ _OWN_ROWS = f"""
 SELECT id, session, send_index, round_index, {", ".join(_COUNTED)}
 FROM usage_rounds WHERE session IN :sessions AND send_index IN :sends AND round_index IN :rounds"""
 
+_PROBED_AT_ONCE = 8
+"""sends in one such statement: the index is probed for each of the rounds in each of the sends of each session"""
+
 _APPLY = """
 UPDATE sessions SET input_tokens = input_tokens + ?, output_tokens = output_tokens + ?,
   cache_read_tokens = cache_read_tokens + ?, cache_write_tokens = cache_write_tokens + ?,
@@ -113,29 +117,62 @@ def record_round(session_id: str, round_: Round) -> Operation[None]:
 
 
 def write_rounds(sessions: Sequence[SessionRounds]) -> Operation[None]:
-    """Writes rows of locked sessions and applies what they change to the counters."""
+    """Writes rows of locked sessions and applies what they change to the counters, as if one after the
+    other: a row takes the place of the one of the same session, send and round."""
     rows = [_resolved(session, round_) for session in sessions for round_ in session.rounds]
-    own = yield all(
-        _OWN_ROWS,
-        sessions=sorted({row.session for row in rows}),
-        sends=sorted({row.send_index for row in rows}),
-        rounds=sorted({row.round_index for row in rows}),
-    )
-    replaced = {(row.session, row.send_index, row.round_index): row for row in own}
-    latest = {(row.session, row.send_index, row.round_index): row for row in rows}
-    stale = [(replaced[key].id,) for key in latest if key in replaced]
-    if stale:
-        yield many("DELETE FROM usage_rounds WHERE id = ?", stale)
-    numbers = yield ids(len(latest))
-    yield many(_INSERT, [_as_row(number, row) for number, row in zip(numbers, latest.values(), strict=True)])
-    yield many(_APPLY, [_as_update(row, replaced.get(key)) for key, row in latest.items()])
+    stored = yield from _stored([row.key for row in rows if row.round_index is not None])
+    amounts: dict[Key, Sequence[int | None]] = {key: row[-len(_COUNTED) :] for key, row in stored.items()}
+    remaining: dict[Key | int, _Resolved] = {}
+    updates: list[tuple[Any, ...]] = []
+    for at, row in enumerate(rows):
+        if row.round_index is None:
+            updates.append(_as_update(row, None))
+            remaining[at] = row
+        else:
+            updates.append(_as_update(row, amounts.get(row.key)))
+            amounts[row.key] = row.round.amounts
+            remaining.pop(row.key, None)  # the later one comes later in the ledger
+            remaining[row.key] = row
+    if stored:
+        yield many("DELETE FROM usage_rounds WHERE id = ?", [(row.id,) for row in stored.values()])
+    numbers = yield ids(len(remaining))
+    yield many(_INSERT, [_as_row(number, row) for number, row in zip(numbers, remaining.values(), strict=True)])
+    yield many(_APPLY, updates)
+
+
+Key = tuple[int, int, int | None]
+"""session, send and round"""
+
+
+def _stored(keys: Sequence[Key]) -> Operation[dict[Key, Row]]:
+    """The rows of these keys that are in the ledger."""
+    by_send: dict[tuple[int, int], set[int | None]] = {}
+    for session, send, index in sorted(keys):
+        by_send.setdefault((session, send), set()).add(index)
+    sends = list(by_send)
+    found: dict[Key, Row] = {}
+    for first in range(0, len(sends), _PROBED_AT_ONCE):
+        some = sends[first : first + _PROBED_AT_ONCE]
+        rows = yield all(
+            _OWN_ROWS,
+            sessions=sorted({session for session, _ in some}),
+            sends=sorted({send for _, send in some}),
+            rounds=list({index for send in some for index in by_send[send]}),
+        )
+        found.update({(row.session, row.send_index, row.round_index): row for row in rows})
+    wanted = set(keys)
+    return {key: row for key, row in found.items() if key in wanted}
 
 
 class _Resolved(NamedTuple):
     session: int
     send_index: int
-    round_index: int
+    round_index: int | None
     round: Round
+
+    @property
+    def key(self) -> Key:
+        return self.session, self.send_index, self.round_index
 
 
 def _resolved(session: SessionRounds, round_: Round) -> _Resolved:
@@ -149,9 +186,9 @@ def _as_row(number: int, row: _Resolved) -> tuple[Any, ...]:
     return (number, row.session, row.send_index, row.round_index, r.model, r.source, *r.amounts, r.created_at)
 
 
-def _as_update(row: _Resolved, replaced: Row | None) -> tuple[Any, ...]:
-    """The difference that a row makes to its session."""
-    before = replaced[-len(_COUNTED) :] if replaced else (None,) * len(_COUNTED)
+def _as_update(row: _Resolved, before: Sequence[int | None] | None) -> tuple[Any, ...]:
+    """The difference that a row makes to its session, where the amounts before it were these."""
+    before = before or (None,) * len(_COUNTED)
     prompt, completion, _, read, write, reasoning, estimated, actual = map(_difference, row.round.amounts, before)
     return (
         prompt, completion, read, write, reasoning, estimated, estimated, actual, actual,
@@ -187,13 +224,13 @@ _GROUPS = {"session": "s.id", "model": "u.model", "source": "s.source", "day": f
 
 
 def read_totals(by: str, where: Filter) -> Operation[list[UsageTotal]]:
-    """Sums of the ledger by group, largest first."""
+    """Sums of the ledger by group, largest first; of equals, what has no group comes first."""
     group = _GROUPS[by]
     sums = ", ".join(f"CAST(COALESCE(SUM(u.{name}), 0) AS BIGINT) AS {name}" for name in _COUNTED)
     rows = yield all(
         f"SELECT {group} AS grouped, COUNT(*) AS rounds, {sums}"
         f" FROM usage_rounds u JOIN sessions s ON s.session = u.session WHERE s.id IS NOT NULL{where.sql}"
-        f" GROUP BY {group} ORDER BY 5 DESC, 1",
+        f" GROUP BY {group} ORDER BY 5 DESC, CASE WHEN {group} IS NULL THEN 0 ELSE 1 END, 1",
         **where.params,
     )
     return [_total(by, row) for row in rows]
@@ -268,7 +305,7 @@ class Usage:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[UsageTotal]:
-        """Sums by session, model, source of the session, or day (UTC), largest prompt first.
+        """Sums by session, model, source of the session, or day (UTC), largest total first.
 
         `since` is inclusive, `until` exclusive. Raises InvalidQuery for another `by`.
         """

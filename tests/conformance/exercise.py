@@ -45,6 +45,10 @@ async def sessions(store: AsyncSessionStore) -> None:
     await room.ensure("late")
     await store.messages.append("late", role="user", content="before anybody knew the user")
     await room.ensure("late", user_id="u2", title="Second", config={"c": 3}, system_prompt="p", source="y")
+    for id_ in ("above", "late-child"):
+        await room.create(id_)
+    await room.ensure("late-child", parent_id="late", spawn_tool_call_id="c")
+    await room.ensure("late", parent_id="above")
     for id_ in ("root", "ro", "nobody"):
         await room.resolve(id_)
     await room.get("root")
@@ -88,7 +92,8 @@ async def messages(store: AsyncSessionStore) -> None:
     for state in ("active", "all"):
         page = await room.list("root", state=state, limit=2)
         await room.list("root", state=state, limit=2, after=page.next)
-        await room.list("root", state=state, after_seq=1, limit=2)
+        page = await room.list("root", state=state, after_seq=1, limit=2)
+        await room.list("root", state=state, after_seq=1, after=page.next)
         await room.list("root", state=state, after_seq=1)
         await room.list("root", state=state)
     await room.tail("root", 2)

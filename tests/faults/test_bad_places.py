@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
+import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -162,10 +165,19 @@ async def told(call) -> object:
         return error
 
 
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that others may enter and read; pytest's own are closed to them."""
+    folder = Path(tempfile.mkdtemp(prefix="recollect-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs to become somebody else")
 @pytest.mark.parametrize("mode", ["readonly", "writing"])
 @pytest.mark.parametrize("writable", ["nothing", "file", "folder"])
-def test_a_place_that_may_not_be_written_says_so(tmp_path: Path, run, mode: str, writable: str):
+def test_a_place_that_may_not_be_written_says_so(public: Path, run, mode: str, writable: str):
     """Without the right to write the folder or the file, writing is ReadOnly with the reason; reading is open,
     where SQLite can, or ReadOnly too. Never a hang, never another error."""
 
@@ -175,10 +187,7 @@ def test_a_place_that_may_not_be_written_says_so(tmp_path: Path, run, mode: str,
             await store.messages.append("s", role="user", content="word")
             await store.flush(index=True)
 
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    folder = tmp_path / "folder"
+    folder = public / "folder"
     folder.mkdir()
     asyncio.run(fill())
     for file in folder.iterdir():
@@ -213,12 +222,9 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs to become somebody else")
-async def test_a_reader_that_may_not_write_does_not_read_the_past(tmp_path: Path, start):
+async def test_a_reader_that_may_not_write_does_not_read_the_past(public: Path, start):
     """Opened while nobody wrote, in a folder it may not write: what is committed later is seen, or refused."""
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    path = tmp_path / "s.db"
+    path = public / "s.db"
     async with AsyncSessionStore(path) as store:
         await store.sessions.create("s")
         await store.messages.append("s", role="user", content="word")
@@ -238,14 +244,11 @@ async def test_a_reader_that_may_not_write_does_not_read_the_past(tmp_path: Path
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs to become somebody else")
-def test_a_new_store_in_a_folder_of_others_says_so(tmp_path: Path, run):
+def test_a_new_store_in_a_folder_of_others_says_so(public: Path, run):
     """ReadOnly names the path and the system's reason; nothing is made."""
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent != Path("/") and parent.stat().st_uid == os.getuid():
-            parent.chmod(parent.stat().st_mode | 0o055)
-    (tmp_path / "theirs").mkdir(mode=0o755)
-    done = run(AS_NOBODY, tmp_path / "theirs" / "new.db", "writing")
+    (public / "theirs").mkdir(mode=0o755)
+    done = run(AS_NOBODY, public / "theirs" / "new.db", "writing")
     assert (done.stdout.split()[0], done.stderr) == ("ReadOnly", "")
     assert "new.db" in done.stdout
     assert "Permission denied" in done.stdout
-    assert list((tmp_path / "theirs").iterdir()) == []
+    assert list((public / "theirs").iterdir()) == []

@@ -11,6 +11,7 @@ import pytest
 from recollect import AsyncSessionStore, InvalidRecord
 from recollect.encoding import Encoder
 from recollect.engine.operation import Operation, execute
+from recollect.errors import SchemaTooNew
 from recollect.messages.amend import PARTS, amend, joined
 from recollect.messages.prepare import NewRow, prepare
 from recollect.models import NewMessage
@@ -144,3 +145,24 @@ def test_joining_is_the_same_in_steps() -> None:
     """Three parts at once are what two and then a third are."""
     parts = [part("a", content="one"), part("b", content=[{"type": "x"}]), part("c", content="two", reasoning="r")]
     assert joined([joined(parts[:2]), parts[2]]) == joined(parts)
+
+
+async def test_what_a_newer_recollect_has_indexed_is_not_reworded(store: AsyncSessionStore) -> None:
+    """Its entry could not be changed with it: refused, with nothing changed; what it has not come to is."""
+    await stored(store, {"content": "walrus", "metadata": {PARTS: ["a"]}})
+    await store.flush(index=True)
+    await store.write(_newer)
+    with pytest.raises(SchemaTooNew, match="Upgrade"):
+        await add(store, part("b", content="carpenter"))
+    assert [m.content async for m in store.messages.stream("s")] == ["walrus"]
+    assert [hit.seq async for hit in store.search("walrus")] == [1]
+    await store.write(_unread)
+    assert await add(store, part("b", content="carpenter")) == 1
+
+
+def _newer() -> Operation[None]:
+    yield execute("UPDATE index_state SET version = version + 100")
+
+
+def _unread() -> Operation[None]:
+    yield execute("UPDATE index_state SET watermark = 0")

@@ -521,3 +521,41 @@ async def test_texts_are_redacted(tmp_path: Path, file: Path) -> None:
         session = await store.sessions.get(SESSION)
         assert session is not None
         assert session.title == "[*** was here]"
+
+
+@pytest.mark.parametrize("error", [RecursionError("too deep"), ZeroDivisionError("a bug")], ids=repr)
+async def test_a_line_that_cannot_be_taken_is_rejected_with_its_place(
+    store: AsyncSessionStore, file: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Whatever goes wrong with it, the others come in."""
+    from recollect.importers.claude_code import transcript
+
+    real = transcript.plain
+
+    def plain(blocks: list[Any]) -> Any:
+        if "poison" in json.dumps(blocks):
+            raise error
+        return real(blocks)
+
+    monkeypatch.setattr(transcript, "plain", plain)
+    write(file, user("first"), user([text("poison")]), user([text("last")]))
+    imported = await claude_code.load(store, file)
+    assert [m.content for m in await messages(store)] == ["first", "last"]
+    assert [(r.kind, r.line, r.reason) for r in imported.rejections] == [
+        ("lines", 2, f"{type(error).__name__}: {error}")
+    ]
+
+
+async def test_structures_of_any_depth_come_in_or_are_rejected(store: AsyncSessionStore, file: Path) -> None:
+    """None ends the import, whether it is too deep to be decoded, encoded or segmented, and the rest is found."""
+    depths = [50, 100, 150, 300, 400, *range(700, 1100, 7)]
+    deep = [b"[" * depth + b'"bottom"' + b"]" * depth for depth in depths]
+    made = [
+        lines(assistant(f"m{at}", call("t", "Bash", x="DEEP")))[:-1].replace(b'"DEEP"', d) for at, d in enumerate(deep)
+    ]
+    write(file, *made, user("the end"))
+    imported = await claude_code.load(store, file)
+    assert imported.inserted["messages"] + imported.rejected["messages"] + imported.rejected["lines"] == len(depths) + 1
+    await store.flush(index=True)
+    assert len(await found(store, "bottom")) == imported.inserted["messages"] - 1 >= 3
+    assert len(await found(store, "the end")) == 1

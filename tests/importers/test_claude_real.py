@@ -1,4 +1,5 @@
-"""Real transcripts: everything said in them is in the store, is found, and is counted once."""
+"""Whole transcripts, real ones and a sample of ours: everything said in them is in the store, is found,
+and is counted once. `make_sample.py` made the sample; the real ones are not part of the package."""
 
 from __future__ import annotations
 
@@ -8,23 +9,51 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from recollect import AsyncSessionStore
 from recollect.importers import claude_code
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "claude_code"
 
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real transcripts are not at {DATA}")
+class Corpus(NamedTuple):
+    """Transcripts, and how much of what is in them."""
+
+    path: Path
+    sessions: int
+    texts: int
+    blank: int
+    prompts: int
+    growing: str
+    spawned_by: set[str | None]
+    parent: str
+
+
+REAL = Corpus(
+    Path(__file__).parents[2].parent / "shared" / "data" / "claude_code", 6, 347, 12 + 7, 5,  # blank lines, empty results
+    "projects/-home-dev-spotter/subagent.jsonl", {"toolu_01VmaERAwhb19LGUwu9GenaK", None},
+    "258c7280-ae70-4798-800f-63464d01a85d",
+)  # fmt: skip
+
+SAMPLE = Corpus(
+    Path(__file__).parent / "data", 4, 29, 2, 2, "projects/-w-demo/5e55-0002.jsonl", {"toolu_spawn", None}, "5e55-0001"
+)
+
+absent = pytest.mark.skipif(not REAL.path.is_dir(), reason=f"the real transcripts are not at {REAL.path}")
+
+
+@pytest.fixture(params=[pytest.param(SAMPLE, id="sample"), pytest.param(REAL, id="real", marks=absent)])
+def corpus(request: pytest.FixtureRequest) -> Corpus:
+    return request.param
+
 
 PHRASE = 6
 """words of each text that are searched for"""
 
 
-def records() -> Iterator[dict[str, Any]]:
-    for file in sorted(DATA.rglob("*.jsonl")):
+def records(corpus: Corpus) -> Iterator[dict[str, Any]]:
+    for file in sorted(corpus.path.rglob("*.jsonl")):
         for line in file.read_text().splitlines():
             yield json.loads(line)
 
@@ -38,9 +67,9 @@ def session_of(record: dict[str, Any]) -> str:
     return record["sessionId"] + (f":agent-{record['agentId']}" if record.get("isSidechain") else "")
 
 
-def said() -> Iterator[tuple[str, str, str]]:
+def said(corpus: Corpus) -> Iterator[tuple[str, str, str]]:
     """Session, role and text of everything that users, assistants and tools have said."""
-    for record in records():
+    for record in records(corpus):
         if record["type"] not in ("user", "assistant"):
             continue
         for block in blocks(record):
@@ -63,21 +92,21 @@ def phrase(text: str) -> str | None:
     return f'"{found[0]}"'
 
 
-async def test_everything_comes_in_once_and_is_found(store: AsyncSessionStore) -> None:
+async def test_everything_comes_in_once_and_is_found(store: AsyncSessionStore, corpus: Corpus) -> None:
     """Imported, then imported again with nothing inserted; every text of users and assistants and every
     tool result is there, and a search for a phrase from it finds it; tokens are the sums over message ids."""
-    first = await claude_code.load(store, DATA)
+    first = await claude_code.load(store, corpus.path)
     assert not first.rejected
-    assert first.inserted["sessions"] == 6
-    again = await claude_code.load(store, DATA)
+    assert first.inserted["sessions"] == corpus.sessions
+    again = await claude_code.load(store, corpus.path)
     assert (again.inserted.total(), again.amended.total(), again.unchanged) == (0, 0, again.files)
 
     stored: dict[tuple[str, str], set[str]] = {}
     async for session in store.sessions.stream():
         async for message in store.messages.stream(session.id):
             stored.setdefault((session.id, message.role), set()).add(message.text or "")
-    everything = list(said())
-    assert len(everything) == 347
+    everything = list(said(corpus))
+    assert len(everything) == corpus.texts
     for session, role, text in everything:
         assert any(text in whole for whole in stored[session, role]), text
 
@@ -94,10 +123,10 @@ async def test_everything_comes_in_once_and_is_found(store: AsyncSessionStore) -
             found[key] = [hit.text or "" async for hit in hits]
         assert any(text in whole for whole in found[key]), words
         searched += 1
-    assert searched == 347 - 19  # 12 blank lines of the assistant's, 7 results of nothing
+    assert searched == corpus.texts - corpus.blank
 
     usage = {}
-    for record in records():
+    for record in records(corpus):
         if record["type"] == "assistant":
             usage[record["message"]["id"]] = record["message"]["usage"]
     totals = await store.usage.totals(by="source")
@@ -111,10 +140,10 @@ async def test_everything_comes_in_once_and_is_found(store: AsyncSessionStore) -
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_imports_of_a_growing_file_come_to_the_same_as_one(
-    store: AsyncSessionStore, tmp_path: Path, seed: int
+    store: AsyncSessionStore, corpus: Corpus, tmp_path: Path, seed: int
 ) -> None:
     """Wherever it is cut, in the middle of a line too: the same messages, words, rounds and counters."""
-    whole = (DATA / "projects" / "-home-dev-spotter" / "subagent.jsonl").read_bytes()
+    whole = (corpus.path / corpus.growing).read_bytes()
     cuts = sorted(random.Random(seed).sample(range(len(whole)), 25))
     growing = tmp_path / "subagent.jsonl"
     async with AsyncSessionStore(tmp_path / "pieces.db") as pieces:
@@ -137,9 +166,9 @@ async def facts(store: AsyncSessionStore) -> list[Any]:
     return [messages, sorted(rounds), session.input_tokens, session.output_tokens, session.tool_call_count]
 
 
-async def test_every_tool_result_is_linked_to_its_call(store: AsyncSessionStore) -> None:
+async def test_every_tool_result_is_linked_to_its_call(store: AsyncSessionStore, corpus: Corpus) -> None:
     """By the id of the call, which the session's assistant has made, and by the tool's name."""
-    await claude_code.load(store, DATA)
+    await claude_code.load(store, corpus.path)
     async for session in store.sessions.stream():
         calls: dict[str, str] = {}
         async for message in store.messages.stream(session.id):
@@ -148,23 +177,23 @@ async def test_every_tool_result_is_linked_to_its_call(store: AsyncSessionStore)
                 assert calls[message.tool_call_id or ""] == message.name
 
 
-async def test_real_queued_prompts_are_there_once(store: AsyncSessionStore) -> None:
+async def test_queued_prompts_are_there_once(store: AsyncSessionStore, corpus: Corpus) -> None:
     """Those that came again as records, and those that did not."""
-    await claude_code.load(store, DATA)
-    prompts = [record["content"] for record in records() if record.get("operation") == "enqueue"]
-    assert len(prompts) == 5
+    await claude_code.load(store, corpus.path)
+    prompts = [record["content"] for record in records(corpus) if record.get("operation") == "enqueue"]
+    assert len(prompts) == corpus.prompts
     texts = [
         message.content
         async for session in store.sessions.stream()
         async for message in store.messages.stream(session.id)
         if message.role == "user"
     ]
-    assert [texts.count(prompt) for prompt in prompts] == [1] * 5
+    assert [texts.count(prompt) for prompt in prompts] == [1] * corpus.prompts
 
 
-async def test_sub_agents_hang_below_their_session(store: AsyncSessionStore) -> None:
+async def test_sub_agents_hang_below_their_session(store: AsyncSessionStore, corpus: Corpus) -> None:
     """One spawned by a call that the parent's transcript tells of, one by the agent itself."""
-    await claude_code.load(store, DATA)
+    await claude_code.load(store, corpus.path)
     children = {s.spawn_tool_call_id: s async for s in store.sessions.stream(kind="subagent")}
-    assert set(children) == {"toolu_01VmaERAwhb19LGUwu9GenaK", None}
-    assert {child.parent_id for child in children.values()} == {"258c7280-ae70-4798-800f-63464d01a85d"}
+    assert set(children) == corpus.spawned_by
+    assert {child.parent_id for child in children.values()} == {corpus.parent}

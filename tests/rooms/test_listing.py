@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from recollect import AsyncSessionStore, InvalidRecord, Kind, Status
+from recollect.engine.operation import ids as ids_of
+from recollect.engine.operation import many
 
 T0 = datetime(2031, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -224,6 +226,35 @@ async def test_a_deleted_session_is_invisible_at_once(any_store: AsyncSessionSto
     assert await any_store.usage.rounds("s") == await any_store.usage.totals() == []
     assert [hit async for hit in any_store.search("words")] == []
     assert await any_store.sessions.count() == 0
+
+
+@pytest.mark.parametrize("name", ["source", "exclude_source", "user_id", "key", "status", "kind", "parent_id"])
+@pytest.mark.parametrize("bad", [object(), [object()], b"x", [b"x"], 5, ["cli", None]])
+async def test_a_filter_of_something_else_than_text_is_refused(seven: AsyncSessionStore, name: str, bad: object):
+    """InvalidRecord, whatever it was given."""
+    for call in (seven.sessions.list, seven.sessions.count):
+        with pytest.raises(InvalidRecord):
+            await call(**{name: bad})
+    if name in ("source", "user_id"):
+        with pytest.raises(InvalidRecord):
+            await seven.usage.totals(**{name: bad})
+
+
+async def test_many_events_of_a_session_are_deleted_some_at_a_time(any_store: AsyncSessionStore):
+    """Those without a text, in transactions of a bounded size; one with a text may be indexed, and stays for now."""
+    await any_store.sessions.create("s")
+    await any_store.write(_events, 2500)
+    batches = (await any_store.stats()).batches
+    assert await any_store.sessions.delete("s") == ["s"]
+    assert (await any_store.stats()).batches >= batches + 3
+    rows = await any_store.query("SELECT kind, text FROM events ORDER BY id")
+    assert [tuple(row) for row in rows] == [("tool", "words"), ("store.deleted", None)]
+
+
+def _events(count: int):
+    numbers = yield ids_of(count + 1)
+    rows = [(number, None) for number in numbers[:-1]] + [(numbers[-1], "words")]
+    yield many("INSERT INTO events (id, at, kind, session_id, text) VALUES (?, 0, 'tool', 's', ?)", rows)
 
 
 async def test_id_and_title_are_free_again_after_deletion(any_store: AsyncSessionStore):

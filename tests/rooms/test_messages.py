@@ -177,6 +177,26 @@ async def test_an_external_id_appended_at_once_is_one_message(chat: AsyncSession
     assert await chat.messages.count("s") == 2
 
 
+async def test_external_ids_of_many_sessions_in_one_batch_are_their_own(chat: AsyncSessionStore, hold):
+    """More sessions than are looked through at once, some ids in several: each finds the message of its session."""
+    names = [f"s{n}" for n in range(30)]
+    for name in names:
+        await chat.sessions.create(name)
+
+    async def append_all() -> list[MessageRef]:
+        async with hold(chat):
+            receipts = [
+                chat.messages.append_nowait(name, role="user", external_id=external_id)
+                for n, name in enumerate(names)
+                for external_id in (f"own-{n}", f"of-some-{n % 3}")
+            ]
+        return [await receipt for receipt in receipts]
+
+    first = await append_all()
+    assert len({ref.id for ref in first}) == 60
+    assert await append_all() == first
+
+
 async def test_repeating_a_whole_call_is_harmless(chat: AsyncSessionStore):
     """expected_seq, pending and usage of a repetition that stored nothing take no effect again."""
     call = {

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from recollect import AsyncSessionStore, Hit, InvalidRecord, Limits, Timeouts
+from recollect.engine.operation import execute, one
+from recollect.search import find
+from recollect.search.index import condemn, erase_chunk, index_chunk, reset_step
 
 T0 = datetime(2031, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -353,3 +356,140 @@ async def test_text_beyond_the_limit_is_counted_not_silent():
         assert len(await hits(store, "begin")) == 1
         assert (await store.messages.get("s", 1)).content == text
         assert (await store.stats()).unindexed_bytes == len(text) - 1000
+
+
+# -- what a stream aims at -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest", "relevance"])
+async def test_a_stream_aims_at_what_was_committed_at_its_call(many: AsyncSessionStore, order: str):
+    """What is appended while it is read is not in it, so it ends; and only its first page waits."""
+    await many.flush(index=True)
+    keeper, asked = many._keeper, []
+    reach = keeper.reach
+    keeper.reach = lambda last: asked.append(last) or reach(last)
+    await many.messages.append("a", role="user", content="word, the last")
+    seen = []
+    async for hit in many.search("word", order=order, limit=None):
+        seen.append(hit.id)
+        assert len(seen) <= 151
+        await many.messages.append("a", role="user", content="word word word")
+    assert len(set(seen)) == 151
+    assert asked in ([max(seen)], []), "once, or not at all if the keeper was faster"
+
+
+async def test_a_stream_aims_at_its_call_also_after_waiting(store: AsyncSessionStore, hold):
+    """What is committed while the first page waits for the index is not waited for, nor in it."""
+    await store.sessions.create("s")
+    await store.messages.append("s", role="user", content="word 1")
+    keeper = store._keeper
+    reach = keeper.reach
+
+    async def append_first(last: int) -> None:
+        later = await store.messages.append("s", role="user", content="word 2")
+        await reach(later.id)
+        await reach(last)
+
+    for order in ("newest", "oldest", "relevance"):
+        await store.messages.append("s", role="user", content="other")
+        before = (await store.sessions.get("s")).message_count
+        keeper.reach = append_first
+        async with hold(store):  # the keeper cannot be faster than the search
+            search = asyncio.create_task(found(store, "word", order=order))
+            await asyncio.sleep(0)
+        assert all(seq <= before for seq in await search)
+        keeper.reach = reach
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest", "relevance"])
+async def test_no_more_hits_are_made_than_are_asked_for(many: AsyncSessionStore, order: str, monkeypatch):
+    """A page is as long as what is left of the limit: one hit costs one."""
+    made = []
+    real = find._message_hit
+    monkeypatch.setattr(find, "_message_hit", lambda *args: made.append(1) or real(*args))
+    for limit, most in ((1, 1), (7, 7), (30, 30)):
+        made.clear()
+        assert len(await hits(many, "word", order=order, limit=limit)) == limit
+        assert len(made) <= (most if order != "relevance" or limit <= 20 else 100)
+
+
+async def test_a_run_of_deleted_rows_does_not_end_a_stream(many: AsyncSessionStore, hold):
+    """Not yet erased, they are passed over, however small the page."""
+    await many.flush(index=True)
+    keep = await many.messages.append("a", role="user", content="word word")
+    await many.flush(index=True)
+    await many.messages.append_many("b", [{"role": "user", "content": "word"}] * 250)
+    await many.flush(index=True)
+    many._keeper._task.cancel()  # nothing is erased
+    await many.sessions.delete("b")
+    [hit] = await hits(many, "word", order="newest", limit=1)
+    assert hit.id == keep.id
+
+
+# -- what of a row is indexed ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("calls", [False, True])
+@pytest.mark.parametrize("size", [50, 999, 1000, 1001, 5000])
+async def test_erasing_takes_out_what_indexing_put_in(path, size: int, calls: bool):
+    """Cut at the limit, in the text or in the tool calls, in the middle of a character or an escape:
+    nothing of a row is left behind, and what was left out is counted."""
+    import sqlite3
+
+    async with AsyncSessionStore(path, limits=Limits(indexed_bytes=1000)) as store:
+        await store.sessions.create("s")
+        for shift in range(12):
+            text = "x" * shift + ('né \n"東京" 🎉' * size)[:size] + " end"
+            row = {"content": "begin", "tool_calls": [{"name": "Bash", "input": {"command": text}}]}
+            await store.messages.append("s", role="assistant", **(row if calls else {"content": "begin " + text}))
+        await store.flush(index=True)
+        assert len(await hits(store, "begin")) == 12
+        assert len(await hits(store, "end")) == (12 if size == 50 else 0)
+        assert ((await store.stats()).unindexed_bytes > 0) == (size > 50)
+        await store.sessions.delete("s")
+        while await store.write(erase_chunk, store._engine.fulltext):
+            pass
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, search_index, row)")
+    assert connection.execute("SELECT * FROM temp.terms WHERE doc > 0").fetchall() == []
+    connection.close()
+
+
+async def test_a_chunk_of_the_index_is_bounded_in_bytes(store: AsyncSessionStore):
+    """It ends with the row by which it has its bytes, not with the rows fetched together."""
+    await store.sessions.create("s")
+    store._keeper._task.cancel()
+    while not await store.write(reset_step, store._engine.fulltext, 256 * 1024):
+        pass
+    rows = [await store.messages.append("s", role="user", content="word " * 10_000) for _ in range(8)]
+    chunk = await store.write(index_chunk, store._engine.fulltext, 64, 64 * 1024)
+    assert (chunk.rows, chunk.bytes) == (2, 100_000)
+    assert chunk.lag.watermark == rows[1].id
+    chunk = await store.write(index_chunk, store._engine.fulltext, 3, 10**9)
+    assert (chunk.rows, chunk.lag.watermark) == (3, rows[4].id)
+    chunk = await store.write(index_chunk, store._engine.fulltext, 64, 10**9)
+    assert (chunk.rows, chunk.lag.watermark, chunk.lag.is_behind) == (3, chunk.lag.last, False)
+
+
+async def test_calls_nested_without_end_are_found_and_stop_nothing(store: AsyncSessionStore):
+    """However deep what stands in the column is, its words are found, shown and erased."""
+    await store.sessions.create("s")
+    for n in range(2):
+        await store.messages.append("s", role="assistant", content=f"top {n}", tool_calls=[{"input": "bottom"}])
+    await store.write(_deepen)
+    await store.write(condemn)
+    async with asyncio.timeout(10):
+        await store.flush(index=True)
+    assert sorted([hit.snippet async for hit in store.search("bottom")]) == ["top 0 >>>bottom<<<", "top 1 >>>bottom<<<"]
+    await store.sessions.delete("s")
+    while await store.write(erase_chunk, store._engine.fulltext):
+        pass
+    assert await store.read(_docs) == 0
+
+
+def _deepen():
+    yield execute("UPDATE messages SET tool_calls = :calls", calls='[{"input":' * 5000 + '"bottom"' + "}]" * 5000)
+
+
+def _docs():
+    return (yield one("SELECT COUNT(*) AS n FROM search_index_docsize")).n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from recollect import (
     Kind,
     Lifecycle,
     Limits,
+    QueueFull,
     Relation,
     SessionExists,
     SessionNotFound,
@@ -189,6 +191,61 @@ async def test_ensure_never_raises_for_an_existing_id(any_store: AsyncSessionSto
     await any_store.sessions.create("s")
     session = await any_store.sessions.ensure("s", title="Taken", user_id="u", parent_id="nobody")
     assert (session.title, session.user_id, session.parent_id) == (None, "u", None)
+
+
+async def test_ensure_gives_a_parent_to_one_that_has_none(any_store: AsyncSessionStore):
+    """With relation, kind, depth, lifecycle and the call that spawned it; what is below it gets its depth. A
+    second parent changes nothing."""
+    for name in ("root", "s", "other"):
+        await any_store.sessions.create(name)
+    await any_store.sessions.create("below", parent_id="s")
+    given = {"parent_id": "root", "lifecycle": "detached", "spawn_tool_call_id": "call_1"}
+    found = await any_store.sessions.ensure("s", **given)
+    assert (found.parent_id, found.relation, found.kind) == ("root", Relation.SPAWN, Kind.SUBAGENT)
+    assert (found.spawn_depth, found.lifecycle, found.spawn_tool_call_id) == (1, Lifecycle.DETACHED, "call_1")
+    assert (await any_store.sessions.get("below")).spawn_depth == 2
+    again = await any_store.sessions.ensure("s", parent_id="other", relation="fork", spawn_tool_call_id="call_2")
+    assert again == found
+    fork = await any_store.sessions.ensure("other", parent_id="s", relation="fork")
+    assert (fork.parent_id, fork.relation, fork.kind, fork.spawn_depth) == ("s", Relation.FORK, Kind.ROOT, 1)
+
+
+@pytest.mark.parametrize("parent", ["nobody", "s", "below", "third"])
+async def test_ensure_leaves_out_a_parent_that_cannot_be(any_store: AsyncSessionStore, parent: str):
+    """Unknown, itself, one of its own descendants, or so deep that it or what is below it would be too deep."""
+    above = None
+    for name in ("first", "second", "third"):
+        await any_store.sessions.create(name, parent_id=above)
+        above = name
+    await any_store.sessions.create("s")
+    await any_store.sessions.create("below", parent_id="s")
+    before = await any_store.sessions.get("s")
+    assert await any_store.sessions.ensure("s", parent_id=parent) == before
+    assert (await any_store.sessions.get("below")).spawn_depth == 1
+
+
+async def test_a_session_over_the_limit_is_refused(any_store: AsyncSessionStore):
+    """limits.row_bytes counts every text of a session, when it is made and when it is changed."""
+    async with AsyncSessionStore(":memory:", limits=Limits(row_bytes=10_000)) as store:
+        await store.sessions.create("s", system_prompt="x" * 9_000)
+        for fields in ({"system_prompt": "é" * 5_000}, {"config": {"k": "x" * 10_000}}, {"model": "x" * 10_000}):
+            for call in (store.sessions.create, store.sessions.ensure, store.sessions.update):
+                with pytest.raises(InvalidRecord, match="10000"):
+                    await call("s" if call == store.sessions.update else "t", **fields)
+        assert await store.sessions.count() == 1
+        assert (await store.sessions.get("s")).model is None
+
+
+async def test_the_texts_of_a_session_count_in_the_queue(path: Path, hold):
+    """What is large has no room behind what is large: the bound in bytes holds for sessions too."""
+    async with AsyncSessionStore(path, limits=Limits(queue_bytes=10_000)) as store:
+        await store.sessions.create("s")
+        async with hold(store):
+            task = asyncio.create_task(store.sessions.update("s", system_prompt="x" * 9_500))
+            await asyncio.sleep(0)
+            with pytest.raises(QueueFull):
+                store.messages.append_nowait("s", role="user", content="y" * 500)
+        await task
 
 
 async def test_ensures_at_once_make_one_session(any_store: AsyncSessionStore):

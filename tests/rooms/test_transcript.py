@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from recollect import AsyncSessionStore, InvalidRecord
+from recollect.engine.operation import all, execute
+from recollect.messages.transcript import _arms_since
 
 
 @pytest.fixture
@@ -79,6 +81,43 @@ async def test_after_seq_is_what_was_appended_since(chat: AsyncSessionStore):
     assert contents(await chat.messages.list("s", after_seq=3, state="all", limit=1)) == ["m4"]
 
 
+def _move_and_compact():
+    """A note, appended last, stands after the third message; two more are out of the transcript."""
+    of_s = "session = (SELECT session FROM sessions WHERE id = 's')"
+    yield execute(f"UPDATE messages SET position = 3 WHERE {of_s} AND seq = 10")
+    yield execute(f"UPDATE messages SET state = 1 WHERE {of_s} AND seq = 2")
+    yield execute(f"UPDATE messages SET state = 2 WHERE {of_s} AND seq = 5")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 10])
+@pytest.mark.parametrize("state", ["active", "all"])
+async def test_pages_after_a_seq_go_on_in_the_order_of_appending(chat: AsyncSessionStore, state: str, limit: int):
+    """Whatever state a message is in and wherever it was moved to; the last page has no next."""
+    await chat.write(_move_and_compact)
+    await chat.messages.append("s", role="user", content="m11")
+    found, after, pages = [], None, 0
+    while pages == 0 or after is not None:
+        page = await chat.messages.list("s", state=state, after_seq=1, after=after, limit=limit)
+        found += contents(page)
+        pages += 1
+        after = page.next
+    gone = () if state == "all" else ("m2", "m5")
+    assert found == [each for each in [*M[1:], "m11"] if each not in gone]
+    assert pages == -(-len(found) // limit)
+
+
+async def test_a_page_after_a_seq_does_not_sort_the_session(chat: AsyncSessionStore):
+    """Every part of the statement is read in the order of an index, so that a limit ends it early."""
+    for states in ("active", "all"):
+        rows = await chat.write(_explained, f"{_arms_since(states)} ORDER BY 1 LIMIT 5")
+        assert [row for row in rows if "TEMP B-TREE" in row] == []
+
+
+def _explained(sql: str):
+    rows = yield all(f"EXPLAIN QUERY PLAN {sql}", session=1, after=0)
+    return [row.detail for row in rows]
+
+
 async def test_tail_is_the_last_ones_oldest_first(chat: AsyncSessionStore):
     """n of them, or as many as there are."""
     assert contents(await chat.messages.tail("s", 3)) == ["m8", "m9", "m10"]
@@ -144,7 +183,8 @@ async def test_a_conversation_can_begin_with_what_it_continues(any_store: AsyncS
     ("method", "arguments"),
     [
         ("list", {"limit": -1}), ("list", {"after": "x"}), ("list", {"after": "1"}), ("list", {"after": 3}),
-        ("list", {"after_seq": "1"}), ("list", {"limit": "1"}), ("conversation", {"limit": -1}), ("tail", {"n": -1}),
+        ("list", {"after_seq": "1"}),
+        ("list", {"after_seq": 1, "after": "1.1"}), ("list", {"after_seq": 1, "after": 1}), ("list", {"after": "seq:1"}), ("list", {"limit": "1"}), ("conversation", {"limit": -1}), ("tail", {"n": -1}),
     ],
 )  # fmt: skip
 async def test_arguments_that_mean_nothing_are_refused(

@@ -104,6 +104,69 @@ async def test_usage_belongs_to_the_send_of_its_message_also_in_one_batch(chat: 
     assert (await chat.sessions.get("s")).input_tokens == 12
 
 
+async def test_usage_without_a_round_is_a_row_of_its_own(chat: AsyncSessionStore, hold):
+    """Neither the message nor the usage names a round: nothing is replaced, neither by it nor of it, also in
+    one batch; the row has the send of its message and no round."""
+    async with hold(chat):
+        receipts = [chat.messages.append_nowait("s", role="user")]
+        for usage in ({"prompt_tokens": 1}, {"prompt_tokens": 10}, {"round_index": 0, "prompt_tokens": 100}):
+            receipts.append(chat.messages.append_nowait("s", role="assistant", usage=usage))
+    for receipt in receipts:
+        await receipt
+    await chat.messages.append("s", role="assistant", usage={"prompt_tokens": 1000, "send_index": 7})
+    await chat.usage.record_round("s", round_index=0, prompt_tokens=200)
+    rows = await chat.usage.rounds("s")
+    assert [(row.send_index, row.round_index, row.prompt_tokens) for row in rows] == [
+        (1, None, 1), (1, None, 10), (7, None, 1000), (1, 0, 200),
+    ]  # fmt: skip
+    assert (await chat.sessions.get("s")).input_tokens == 1211
+
+
+STEADY = ({"model": "m1"}, {"model": "m2", "cost_status": "first", "estimated_cost_usd": 0.5}, {"prompt_tokens": 3})
+
+
+async def test_rows_of_one_round_in_one_batch_are_as_if_written_one_after_the_other(chat: AsyncSessionStore, hold):
+    """The last one's figures; the model that was given first, the status that was given last, by any of them."""
+    await chat.sessions.create("t")
+    for each in STEADY:
+        await chat.usage.record_round("t", round_index=0, **each)
+    async with hold(chat):
+        receipts = [
+            chat.messages.append_nowait("s", role="assistant", round_index=0, usage=dict(each)) for each in STEADY
+        ]
+    for receipt in receipts:
+        await receipt
+    [row] = await chat.usage.rounds("s")
+    assert (row.model, row.prompt_tokens, row.estimated_cost_usd) == (None, 3, None)
+    one, other = await chat.sessions.get("s"), await chat.sessions.get("t")
+    assert (one.model, one.cost_status, one.input_tokens) == ("m1", "first", 3)
+    for name in (*COUNTERS, "model", "cost_status"):
+        assert getattr(one, name) == getattr(other, name), name
+
+
+async def test_many_sends_and_sessions_replace_their_own_rounds(chat: AsyncSessionStore):
+    """More keys than are looked for at once, every combination of them different: each row replaces its own."""
+    names = [f"s{n}" for n in range(20)]
+    for name in names:
+        await chat.sessions.create(name)
+    for tokens in (1, 2):
+        await asyncio.gather(*(
+            chat.messages.append_many(
+                name,
+                [
+                    {"role": "assistant", "usage": {"send_index": n + m, "round_index": 2 * n + m, "prompt_tokens": tokens}}
+                    for m in range(12)
+                ],
+            )
+            for n, name in enumerate(names)
+        ))  # fmt: skip
+    for n, name in enumerate(names):
+        rows = await chat.usage.rounds(name)
+        found = sorted((row.send_index, row.round_index, row.prompt_tokens) for row in rows)
+        assert found == [(n + m, 2 * n + m, 2) for m in range(12)]
+        assert (await chat.sessions.get(name)).input_tokens == 24
+
+
 async def test_the_first_model_and_billing_stay_and_the_last_status_wins(chat: AsyncSessionStore):
     """None keeps what is there, in both."""
     first = {"model": "m1", "billing_provider": "p1", "billing_base_url": "b1", "billing_mode": "o1"}
@@ -204,6 +267,13 @@ async def test_totals_add_up_by_what_is_asked(ledger: AsyncSessionStore, argumen
     assert [t.total_tokens for t in totals] == [t.prompt_tokens + t.completion_tokens for t in totals]
 
 
+async def test_equal_totals_are_in_order_what_has_no_group_first(chat: AsyncSessionStore):
+    """Said in the SQL: databases differ in where they put NULL."""
+    for n, model in enumerate(("b", None, "a")):
+        await chat.usage.record_round("s", round_index=n, prompt_tokens=5, model=model)
+    assert [total.group for total in await chat.usage.totals(by="model")] == [None, "a", "b"]
+
+
 async def test_totals_by_something_else_name_the_choices(ledger: AsyncSessionStore):
     """InvalidQuery says what there is."""
     with pytest.raises(InvalidQuery, match="session, model, source, day"):
@@ -217,7 +287,7 @@ COSTS = st.none() | st.decimals(0, 1000, places=6).map(float)
 STEPS = st.lists(
     st.fixed_dictionaries({
         "how": st.sampled_from(["round", "append", "user", "many"]), "session": st.sampled_from("st"),
-        "round_index": st.integers(0, 2), "send_index": st.none() | st.integers(0, 2), "prompt_tokens": TOKENS,
+        "round_index": st.none() | st.integers(0, 2), "send_index": st.none() | st.integers(0, 2), "prompt_tokens": TOKENS,
         "completion_tokens": TOKENS, "cache_read_tokens": TOKENS, "cache_write_tokens": TOKENS,
         "reasoning_tokens": TOKENS, "estimated_cost_usd": COSTS, "actual_cost_usd": COSTS,
     }),
@@ -243,7 +313,8 @@ async def _counters_equal_sums(steps: list[dict[str, Any]], at_once: bool) -> No
         totals = {total.group: total for total in await store.usage.totals()}
         for name in "st":
             session, rows = await store.sessions.get(name), await store.usage.rounds(name)
-            assert len({(row.send_index, row.round_index) for row in rows}) == len(rows)
+            of_rounds = [(row.send_index, row.round_index) for row in rows if row.round_index is not None]
+            assert len(set(of_rounds)) == len(of_rounds)
             for counter, column in COUNTERS.items():
                 values = [value for row in rows if (value := getattr(row, column)) is not None]
                 assert (getattr(session, counter) or 0) == pytest.approx(sum(values), abs=1e-7), counter
@@ -253,6 +324,7 @@ async def _counters_equal_sums(steps: list[dict[str, Any]], at_once: bool) -> No
 
 async def _step(store: AsyncSessionStore, how: str, session: str, **usage: Any) -> None:
     if how == "round":
+        usage["round_index"] = usage["round_index"] or 0
         await store.usage.record_round(session, **usage)
     elif how == "user":
         await store.messages.append(session, role="user")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -60,8 +61,10 @@ def counted(n: int, noun: str) -> str:
 
 
 def local(at: datetime) -> str:
-    """A time as people read it, to the minute, in their time zone."""
-    return f"{at.astimezone():%Y-%m-%d %H:%M}"
+    """A time as people read it, to the minute, in their time zone; at the ends of time in UTC."""
+    with suppress(OverflowError):
+        at = at.astimezone()
+    return f"{at:%Y-%m-%d %H:%M}"
 
 
 def utc(at: datetime) -> str:

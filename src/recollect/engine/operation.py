@@ -93,6 +93,15 @@ class Failed(NamedTuple):
     error: BaseException
 
 
+def deliverable(error: BaseException) -> BaseException:
+    """The error as a future takes it: not StopIteration, which would end who awaits it."""
+    if not isinstance(error, StopIteration):
+        return error
+    wrapped = RuntimeError("the operation raised StopIteration")
+    wrapped.__cause__ = error
+    return wrapped
+
+
 _coalescing: set[Callable[..., Any]] = set()
 
 

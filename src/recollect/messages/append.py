@@ -32,12 +32,12 @@ class _Counters:
     """A session's counters while a batch is worked through."""
 
     __slots__ = (
-        "activity", "calls", "first_seq", "had_preview", "last_active", "next_seq", "pending", "preview", "round",
-        "rounds", "send", "session", "updated",
+        "activity", "calls", "first_seq", "had_preview", "last_active", "next_seq", "pending", "preview", "rounds",
+        "send", "session", "updated",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...]) -> None:
-        (_, self.session, self.next_seq, self.send, self.round, count, last_active, self.preview) = row
+        (_, self.session, self.next_seq, self.send, count, last_active, self.preview) = row
         self.first_seq = self.next_seq
         self.had_preview = self.preview is not None
         self.last_active = last_active if count else _NEVER
@@ -70,11 +70,11 @@ class _Counters:
             self.pending = row.pending
         if row.usage is not None:
             send = self.send if row.send_index is None else row.send_index
-            self.rounds += (SessionRounds(self.session, send, self.round, [row.usage]),)
+            self.rounds += (SessionRounds(self.session, send, None, [row.usage]),)
 
 
 _COUNTERS = """
-SELECT id, session, next_seq, send_index, round_index, message_count, last_active_at, preview
+SELECT id, session, next_seq, send_index, message_count, last_active_at, preview
 FROM sessions WHERE id IN :ids"""
 
 _UPDATE = """
@@ -93,6 +93,9 @@ _EXTERNAL = """
 SELECT s.id AS session_id, m.external_id, m.id, m.seq
 FROM messages m JOIN sessions s ON s.session = m.session
 WHERE s.id IN :ids AND m.external_id IN :external_ids"""
+
+_PROBED_AT_ONCE = 8
+"""sessions in one such statement: the index is probed for each of the ids in each of the sessions"""
 
 _FENCES = """
 SELECT s.id, l.fence FROM leases l JOIN sessions s ON s.session = l.session WHERE s.id IN :ids"""
@@ -152,8 +155,17 @@ def _known(items: Sequence[Append]) -> Operation[Known]:
     wanted = {(item.session_id, row.external_id) for item in items for row in item.rows if row.external_id}
     if not wanted:
         return {}
-    found = yield all(_EXTERNAL, ids=sorted({s for s, _ in wanted}), external_ids=sorted({e for _, e in wanted}))
-    return {(row.session_id, row.external_id): MessageRef(row.id, row.seq) for row in found}
+    by_session: dict[str, list[str]] = {}
+    for session_id, external_id in sorted(wanted):
+        by_session.setdefault(session_id, []).append(external_id)
+    names = list(by_session)
+    known: Known = {}
+    for first in range(0, len(names), _PROBED_AT_ONCE):
+        some = names[first : first + _PROBED_AT_ONCE]
+        external_ids = [external_id for name in some for external_id in by_session[name]]
+        found = yield tuples(_EXTERNAL, ids=some, external_ids=external_ids)
+        known.update({(session_id, external_id): MessageRef(id, seq) for session_id, external_id, id, seq in found})
+    return known
 
 
 def _fences(items: Sequence[Append]) -> Operation[dict[str, int]]:

@@ -187,7 +187,7 @@ def prepare_append(
 
 
 def _usage(encoder: Encoder, message: NewMessage) -> Round:
-    """The usage of a message is that of its round."""
+    """The usage of a message is that of its round; of one without, it stands for itself."""
     given = message.usage
     usage = given if isinstance(given, NewUsage) else as_usage(given or {})
     if usage.round_index is None and message.round_index is not None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Unpack
 
 from ..encoding import Encoder, as_id, bounded
 from ..engine import Engine
-from ..errors import InvalidRecord, StoreError
+from ..errors import InvalidRecord
 from ..filters import page_size
 from ..models import Message, MessageFields, MessageRef, NewMessage, Page
 from .append import append
@@ -59,7 +59,7 @@ class Receipt:
 class Messages:
     """Appending and reading messages; `store.messages`."""
 
-    def __init__(self, engine: Engine, encoder: Encoder, failed: Callable[[Receipt, StoreError], None]) -> None:
+    def __init__(self, engine: Engine, encoder: Encoder, failed: Callable[[Receipt, Any], None]) -> None:
         self._engine = engine
         self._encoder = encoder
         self._failed = failed
@@ -77,7 +77,8 @@ class Messages:
         external_id: an idempotency key within the session; a repeated one returns the first reference.
         created_at: aware, else the time of the call. expected_seq: refuse (SequenceConflict) unless the
         message would get this seq. fence: refuse (TurnLost) unless it is that of the turn's holder.
-        pending (None clears) and usage commit together with the message.
+        pending (None clears) and usage commit together with the message; usage of a round replaces what
+        was recorded for it before, and without a round_index, here or in the message, is a row of its own.
 
         Cancelled before its batch was taken, nothing is stored; after that it is, and repeating it with
         the same external_id is harmless. Raises SessionNotFound, InvalidRecord and what the store may.
@@ -127,7 +128,7 @@ class Messages:
         if future.cancelled():
             return
         error = future.exception()  # retrieves it: nothing is raised at random
-        if isinstance(error, StoreError) and not receipt.is_heard:
+        if error is not None and not receipt.is_heard:
             self._failed(receipt, error)
 
     async def get(
@@ -150,12 +151,12 @@ class Messages:
         limit: int | None = None,
     ) -> Page[Message]:
         """Messages in the order of the transcript, `limit` of them (None: all); `page.next` goes into
-        `after`. With `after_seq`, what was appended after that seq, in the order of appending. A
-        session that does not exist has none."""
+        `after`. With `after_seq`, what was appended after that seq, in the order of appending; its
+        `page.next` goes into `after` beside it. A session that does not exist has none."""
         _check_state(state)
         if after_seq is not None:
             return await self._engine.read(
-                read_since, as_id(session_id), state, bounded(after_seq, "after_seq"), page_size(limit)
+                read_since, as_id(session_id), state, bounded(after_seq, "after_seq"), after, page_size(limit)
             )
         return await self._engine.read(read_page, as_id(session_id), state, after, page_size(limit))
 

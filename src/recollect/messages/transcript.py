@@ -76,27 +76,49 @@ def _behind(cursor: str) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-_SINCE = f"""
-SELECT {COLUMNS} FROM messages m
-WHERE m.session = :session AND m.state IN (0, 1, 2) AND m.position > :after AND m.seq = m.position{{state}}
-UNION ALL
-SELECT {COLUMNS} FROM messages m
-WHERE m.session = :session AND m.seq > :after AND m.seq <> m.position{{state}}
-ORDER BY 2"""
+def _arms_since(states: str) -> str:
+    """The same in the order of seq: what stands at its place by the index of places, the rest by its own.
+    What each arm is ordered by is its first column, as the index has it."""
+    in_place = [
+        f"SELECT m.position, {COLUMNS} FROM messages m"
+        f" WHERE m.session = :session AND m.state = {state} AND m.position > :after AND m.seq = m.position"
+        for state in (range(len(STATES)) if states == "all" else (ACTIVE,))
+    ]
+    moved = f"SELECT m.seq, {COLUMNS} FROM messages m WHERE m.session = :session AND m.seq > :after"
+    only = "" if states == "all" else f" AND m.state = {ACTIVE}"
+    return " UNION ALL ".join([*in_place, f"{moved} AND m.seq <> m.position{only}"])
 
 
-def read_since(session_id: str, states: str, after_seq: int, limit: int | None) -> Operation[Page[Message]]:
-    """What was appended after a seq, in the order of appending."""
+def read_since(
+    session_id: str, states: str, after_seq: int, after: str | None, limit: int | None
+) -> Operation[Page[Message]]:
+    """What was appended after a seq, in the order of appending; `after` continues a page of it."""
+    if after is not None:
+        after_seq = _behind_seq(after)
     session = yield one(_SESSION, id=session_id)
     if session is None or limit == 0:
         return Page[Message]([])
-    sql = _SINCE.format(state="" if states == "all" else f" AND m.state = {ACTIVE}")
     params = {"session": session.session, "after": after_seq}
+    sql = f"{_arms_since(states)} ORDER BY 1"
     if limit is not None:
         sql += " LIMIT :limit"
-        params["limit"] = limit
+        params["limit"] = limit + 1
     rows = yield tuples(sql, **params)
-    return Page([message(session_id, row) for row in rows])
+    items = [message(session_id, row[1:]) for row in rows[:limit]]
+    more = limit is not None and len(rows) > limit
+    return Page(items, f"{_SEQ}{items[-1].seq}" if more else None)
+
+
+_SEQ = "seq:"
+"""how the cursor of a page in the order of appending begins"""
+
+
+def _behind_seq(cursor: str) -> int:
+    place = cursor.removeprefix(_SEQ) if isinstance(cursor, str) else cursor  # pyright: ignore[reportUnnecessaryIsInstance]
+    numbers = numbers_of(place, 1)
+    if numbers is None or place == cursor:
+        raise InvalidRecord(f"after={cursor!r} is not the `next` of a page with after_seq")
+    return numbers[0]
 
 
 def read_tail(session_id: str, n: int) -> Operation[list[Message]]:

@@ -15,7 +15,7 @@ from ..engine.fulltext import FullText, Match, Phrase
 from ..engine.operation import Operation, Row, all
 from ..filters import Filter
 from ..models import ContextLine, Hit
-from .index import Lag, event_key, read_lag, searchable, session_key, user_key
+from .index import event_key, read_lag, searchable, session_key, user_key
 from .snippet import snippet
 
 
@@ -46,9 +46,16 @@ class Ranked(NamedTuple):
 
 
 class Behind(NamedTuple):
-    """The answer to a search that the index has not caught up with."""
+    """The answer to a search that the index has not caught up with: it must reach `top`."""
 
-    lag: Lag
+    top: int
+
+
+class Page(NamedTuple):
+    """Hits in the order of ids, up to the id that was the newest at the call."""
+
+    top: int
+    hits: list[Hit]
 
 
 # -- the matches -----------------------------------------------------------------------------------
@@ -87,32 +94,45 @@ def _user_keys(users: list[str]) -> Operation[list[str]]:
     return [user_key(user) for user in users] + [session_key(row.session) for row in late]
 
 
-def find_by_time(search: Search, after: int | None, n: int, patient: bool) -> Operation[list[Hit] | Behind | None]:
-    """The next `n` hits in the order of ids; `after` is the last id seen. None: there are no more."""
-    if patient and (behind := (yield from _behind())):
-        return behind
+def find_by_time(search: Search, top: int | None, after: int | None, n: int, patient: bool) -> Operation[Page | Behind]:
+    """The next `n` hits in the order of ids, up to `top` (None: the newest there is); `after` is the last
+    id seen. No hits: there are no more."""
+    aim = yield from _aim(top, patient)
+    if isinstance(aim, Behind):
+        return aim
+    top = aim
     params = yield from _parameters(search)
     if params is None:
-        return None
-    ids = yield from _page_of_ids(search, params, after, n)
-    if not ids:
-        return None
+        return Page(top, [])
+    ids = yield from _page_of_ids(search, params, top, after, n)
     hits = yield from _hits(search, Ranked(ids, [0.0] * len(ids)), _time_cursor)
-    while not hits and len(ids) == n:  # a page of rows that are deleted and not erased yet
-        ids = yield from _page_of_ids(search, params, ids[-1], n)
+    while ids and not hits:  # a page of rows that are deleted and not erased yet
+        ids = yield from _page_of_ids(search, params, top, ids[-1], max(n, _SKIPPED_AT_ONCE))
         hits = yield from _hits(search, Ranked(ids, [0.0] * len(ids)), _time_cursor)
-    return hits or None
+    return Page(top, hits)
+
+
+_SKIPPED_AT_ONCE = 100
 
 
 def _time_cursor(id: int, _: int) -> str:
     return str(id)
 
 
-def _page_of_ids(search: Search, params: dict[str, Any], after: int | None, n: int) -> Operation[list[int]]:
+def _aim(top: int | None, patient: bool) -> Operation[int | Behind]:
+    """What a search aims at: the newest row there is when it begins. Behind, if it is to be waited for."""
+    if top is not None and not patient:
+        return top
+    lag = yield from read_lag()
+    top = lag.last if top is None else min(top, lag.last)
+    return Behind(top) if patient and not lag.has(top) else top
+
+
+def _page_of_ids(search: Search, params: dict[str, Any], top: int, after: int | None, n: int) -> Operation[list[int]]:
     id = search.fulltext.id
     newest = search.order == "newest"
-    where = "" if after is None else f" AND {id} {'<' if newest else '>'} :after"
-    params = params if after is None else {**params, "after": after}
+    where = f" AND {id} <= :top" + ("" if after is None else f" AND {id} {'<' if newest else '>'} :after")
+    params = {**params, "top": top} if after is None else {**params, "top": top, "after": after}
     rows = yield all(
         f"SELECT {id} AS id {_from(search, where)} ORDER BY {id} {'DESC' if newest else 'ASC'} LIMIT :n",
         n=n,
@@ -123,10 +143,10 @@ def _page_of_ids(search: Search, params: dict[str, Any], after: int | None, n: i
 
 def rank(search: Search, top: int | None, most: int, n: int, patient: bool) -> Operation[tuple[int, Ranked] | Behind]:
     """The best `n` of the newest `most` matches up to id `top` (None: the newest there is)."""
-    lag = yield from read_lag()
-    if patient and lag.is_behind:
-        return Behind(lag)
-    top = lag.last if top is None else top
+    aim = yield from _aim(top, patient)
+    if isinstance(aim, Behind):
+        return aim
+    top = aim
     params = yield from _parameters(search)
     if params is None:
         return top, Ranked([], [])
@@ -162,11 +182,6 @@ def rank_and_find(
     top, ranked = found
     shown = Ranked(ranked.ids[first : first + page], ranked.scores[first : first + page])
     return top, ranked, (yield from find_ranked(search, shown, top, first))
-
-
-def _behind() -> Operation[Behind | None]:
-    lag = yield from read_lag()
-    return Behind(lag) if lag.is_behind else None
 
 
 # -- the hits --------------------------------------------------------------------------------------

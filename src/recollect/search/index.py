@@ -3,22 +3,29 @@
 A row can only be taken out of the index with exactly the words and keys it was put in with. So both
 come from `Entry`, everything that decides about them is in the row, in its session, or in
 `index_state`, and nothing of that changes while the row is indexed.
+
+An index of a newer version, of ours or of Python's Unicode tables, is searched and otherwise left to
+those who made it: they know its words, we do not.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..encoding import decode_json, texts
 from ..engine.fulltext import FullText, IndexDamaged
 from ..engine.operation import Operation, Row, all, execute, many, one
+from ..errors import SchemaTooNew
+from .calls import texts_of_calls
 from .segment import VERSION, segment
 
+log = logging.getLogger("recollect")
+
 _STEP = 16
-"""rows fetched at once: few, for each may be as long as the limit allows"""
+"""rows fetched at once, at most: each may be as long as the limit allows"""
 
 ERASED_AT_ONCE = 64
 
@@ -33,15 +40,52 @@ class Lag(NamedTuple):
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is something to do."""
-        if self.version > VERSION:
-            return False  # a newer recollect keeps it
-        return self.version < VERSION or self.watermark < self.last
+        """Whether there is something for us to do."""
+        return not self.is_newer and not self.has(self.last)
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether it is for others to keep it."""
+        return self.version > VERSION
+
+    def has(self, id: int) -> bool:
+        """Whether every row up to this one is in it."""
+        return self.version >= VERSION and self.watermark >= id
+
+
+class Damaged(NamedTuple):
+    """What came of reading a damaged index."""
+
+    error: IndexDamaged
+    watermark: int
+    version: int
+
+
+def too_new(version: int) -> SchemaTooNew:
+    """Why an index of that version is left as it is."""
+    return SchemaTooNew(
+        f"the search index is kept by a newer recollect, or one on a newer Python (segmenter {version}, here"
+        f" {VERSION}); not stored. Upgrade, or leave this to the newer one"
+    )
+
+
+def read_state() -> Operation[Row]:
+    """The index's own record."""
+    return (yield one("SELECT watermark, version, row_bytes, unindexed_bytes FROM index_state"))
+
+
+def watched(op: Callable[..., Operation[Any]], *args: Any) -> Operation[Any]:
+    """Runs a read. If the index is damaged: which state of it was seen so, in the same snapshot."""
+    try:
+        return (yield from op(*args))
+    except IndexDamaged as error:
+        state = yield from read_state()
+        return Damaged(error, state.watermark, state.version)
 
 
 def read_lag() -> Operation[Lag]:
     """Where the index stands."""
-    state = yield one("SELECT watermark, version, unindexed_bytes FROM index_state")
+    state = yield from read_state()
     message = yield one("SELECT MAX(id) AS id FROM messages")
     event = yield one("SELECT MAX(id) AS id FROM events")
     return Lag(state.watermark, max(message.id or 0, event.id or 0), state.version, state.unindexed_bytes)
@@ -61,7 +105,7 @@ def searchable(content: str | None, tool_calls: str | None) -> str:
     """The words of a message: its content, and what its tool calls say."""
     if not tool_calls:
         return content or ""
-    return "\n".join(filter(None, (content, *texts(decode_json(tool_calls)))))
+    return "\n".join(filter(None, (content, *texts_of_calls(tool_calls))))
 
 
 def message_keys(session: int, user_id: str | None, user_late: int) -> str:
@@ -102,46 +146,77 @@ class Entry(NamedTuple):
     bytes: int
     """text looked at"""
     left_out: int
-    """text beyond the limit"""
+    """text not indexed; in characters, where it was not even fetched"""
 
 
 def _message_entry(row: Row, most: int) -> Entry:
     text = searchable(row.content, row.tool_calls)
-    return _entry(row.id, text, message_keys(row.session, row.user_id, row.user_late), most)
+    beyond = max(0, (row.content_size or 0) - most) + max(0, (row.calls_size or 0) - most)
+    return _entry(row.id, text, message_keys(row.session, row.user_id, row.user_late), most, beyond)
 
 
 def _event_entry(row: Row, most: int) -> Entry:
-    return _entry(row.id, row.text, "" if row.session_id is None else event_key(row.session_id), most)
+    keys = "" if row.session_id is None else event_key(row.session_id)
+    return _entry(row.id, row.text, keys, most, max(0, row.text_size - most))
 
 
-def _entry(id: int, text: str, keys: str, most: int) -> Entry:
+def _entry(id: int, text: str, keys: str, most: int, beyond: int) -> Entry:
     kept = text if len(text) * 4 <= most else text.encode()[:most].decode(errors="ignore")
     left_out = 0 if len(kept) == len(text) else len(text.encode()) - len(kept.encode())
-    return Entry(id, segment(kept), keys, len(kept), left_out)
+    try:
+        words = segment(kept)
+    except MemoryError:
+        raise  # the row is not to blame
+    except Exception:
+        log.exception("row %d cannot be segmented; it is not found by its words", id)
+        return Entry(id, "", keys, len(kept), len(text.encode(errors="replace")) + beyond)
+    return Entry(id, words, keys, len(kept), left_out + beyond)
 
 
 # -- forward ---------------------------------------------------------------------------------------
 
-_MESSAGES = """
-SELECT m.id, m.content, m.tool_calls, s.session, s.user_id, s.user_late
-FROM messages m JOIN sessions s ON s.session = m.session WHERE m.id > :after ORDER BY m.id LIMIT :n"""
+# No more of a text is fetched than can be indexed: `:most` characters are at least as many bytes.
+_TEXT = """
+SELECT m.id, SUBSTR(m.content, 1, :most) AS content, LENGTH(m.content) AS content_size,
+  SUBSTR(m.tool_calls, 1, :most) AS tool_calls, LENGTH(m.tool_calls) AS calls_size,
+  s.session, s.user_id, s.user_late
+FROM messages m JOIN sessions s ON s.session = m.session"""
+
+_MESSAGES = f"{_TEXT} WHERE m.id > :after ORDER BY m.id LIMIT :n"
 
 _EVENTS = """
-SELECT id, text, session_id FROM events WHERE id > :after AND text IS NOT NULL ORDER BY id LIMIT :n"""
+SELECT id, SUBSTR(text, 1, :most) AS text, LENGTH(text) AS text_size, session_id
+FROM events WHERE id > :after AND text IS NOT NULL ORDER BY id LIMIT :n"""
 
 
-def index_chunk(fulltext: FullText, rows: int, size: int) -> Operation[Lag]:
-    """Indexes the next rows, at most so many and about so many bytes; where it stands afterwards."""
+class Indexed(NamedTuple):
+    """What a chunk came to."""
+
+    lag: Lag
+    rows: int
+    bytes: int
+
+
+def index_chunk(fulltext: FullText, rows: int, size: int) -> Operation[Indexed]:
+    """Indexes the next rows: at most so many, and no further one after so many bytes of text."""
     lag = yield from read_lag()
     if lag.version != VERSION or not lag.is_behind:
-        return lag
-    state = yield one("SELECT row_bytes FROM index_state")
+        return Indexed(lag, 0, 0)
+    state = yield from read_state()
     entries: list[Entry] = []
-    reached = lag.watermark
-    while reached < lag.last and len(entries) < rows and sum(e.bytes for e in entries) < size:
-        step = yield from _next_entries(reached, state.row_bytes)
-        entries += step
-        reached = step[-1].id if len(step) == _STEP else lag.last
+    reached, taken = lag.watermark, 0
+    while reached < lag.last and len(entries) < rows and taken < size:
+        # The first alone; then as many as there is room for, if they are like those before.
+        n = min(_STEP, rows - len(entries), (size - taken) * len(entries) // max(1, taken)) or 1
+        step = yield from _next_rows(reached, state.row_bytes, n)
+        for as_entry, row in step:
+            entries.append(as_entry(row, state.row_bytes))
+            taken += entries[-1].bytes
+            reached = row.id
+            if taken >= size:
+                break
+        else:
+            reached = reached if len(step) == n else lag.last
     found = [(entry.id, entry.words, entry.keys) for entry in entries if entry.words]
     if found:
         yield fulltext.insert(found)
@@ -151,18 +226,19 @@ def index_chunk(fulltext: FullText, rows: int, size: int) -> Operation[Lag]:
         reached=reached,
         left_out=left_out,
     )
-    return lag._replace(watermark=reached, unindexed_bytes=lag.unindexed_bytes + left_out)
+    lag = lag._replace(watermark=reached, unindexed_bytes=lag.unindexed_bytes + left_out)
+    return Indexed(lag, len(entries), taken)
 
 
-def _next_entries(after: int, most: int) -> Operation[list[Entry]]:
-    """The next rows of both kinds, by id."""
-    messages = yield all(_MESSAGES, after=after, n=_STEP)
-    events = yield all(_EVENTS, after=after, n=_STEP)
-    entries = [_message_entry(row, most) for row in messages]
+def _next_rows(after: int, most: int, n: int) -> Operation[list[tuple[Callable[[Row, int], Entry], Row]]]:
+    """The next rows of both kinds, by id, each with what makes an entry of it."""
+    messages = yield all(_MESSAGES, after=after, n=n, most=most)
+    events = yield all(_EVENTS, after=after, n=n, most=most)
+    found = [(_message_entry, row) for row in messages]
     if not events:
-        return entries
-    entries += [_event_entry(row, most) for row in events]
-    return sorted(entries, key=lambda entry: entry.id)[:_STEP]
+        return found
+    found += [(_event_entry, row) for row in events]
+    return sorted(found, key=lambda each: each[1].id)[:n]
 
 
 # -- anew ------------------------------------------------------------------------------------------
@@ -173,9 +249,19 @@ def condemn() -> Operation[None]:
     yield execute("UPDATE index_state SET version = 0, watermark = 0")
 
 
+def condemn_seen(watermark: int, version: int) -> Operation[bool]:
+    """The same for an index that was seen damaged, unless it is being made anew since then, or is a
+    newer recollect's; whether it was done."""
+    state = yield from read_state()
+    if state.version != version or state.watermark < watermark or not 0 < version <= VERSION:
+        return False
+    yield from condemn()
+    return True
+
+
 def reset_step(fulltext: FullText, row_bytes: int) -> Operation[bool]:
     """One step towards an empty index of our version; True when it is there."""
-    state = yield one("SELECT version FROM index_state")
+    state = yield from read_state()
     if state.version >= VERSION:
         return True  # another process was faster, or is newer than we are
     yield from condemn()
@@ -191,20 +277,20 @@ def reset_step(fulltext: FullText, row_bytes: int) -> Operation[bool]:
 
 # -- back ------------------------------------------------------------------------------------------
 
-_ERASABLE = """
-SELECT m.id, m.content, m.tool_calls, s.session, s.user_id, s.user_late
-FROM messages m JOIN sessions s ON s.session = m.session
-WHERE m.session = :session AND m.state IN (0, 1, 2) LIMIT :n"""
+_ERASABLE = f"{_TEXT} WHERE m.session = :session AND m.state IN (0, 1, 2) LIMIT :n"
 
 
 def erase_chunk(fulltext: FullText) -> Operation[bool]:
-    """Erases some rows of a deleted session with their entries; True while there is more."""
+    """Erases some rows of a deleted session with their entries; True while there is more for us to do."""
+    state = yield from read_state()
+    if state.version > VERSION:
+        return False
     gone = yield one("SELECT session FROM sessions WHERE id IS NULL ORDER BY session LIMIT 1")
     if gone is None:
         return False
-    rows = yield all(_ERASABLE, session=gone.session, n=ERASED_AT_ONCE)
+    rows = yield all(_ERASABLE, session=gone.session, n=ERASED_AT_ONCE, most=state.row_bytes)
     if rows:
-        yield from remove_entries(fulltext, rows)
+        yield from _remove_entries(fulltext, state, rows)
         yield many("DELETE FROM messages WHERE id = ?", [(row.id,) for row in rows])
         return True
     for table in ("compactions", "usage_rounds", "leases", "session_texts", "sessions"):
@@ -212,9 +298,8 @@ def erase_chunk(fulltext: FullText) -> Operation[bool]:
     return True
 
 
-def remove_entries(fulltext: FullText, rows: Sequence[Row]) -> Operation[None]:
-    """Takes rows about to be deleted out of the index: those it has read, as it has read them."""
-    state = yield one("SELECT watermark, version, row_bytes FROM index_state")
+def _remove_entries(fulltext: FullText, state: Row, rows: Sequence[Row]) -> Operation[None]:
+    """Takes rows out of the index: those it has read, as it has read them."""
     if state.version != VERSION:
         return  # it is made anew, without them
     found = list(_indexed(rows, state.watermark, state.row_bytes))
@@ -228,27 +313,29 @@ def _indexed(rows: Sequence[Row], watermark: int, most: int) -> Iterator[tuple[i
             yield entry.id, entry.words, entry.keys
 
 
-_ENTRIES = """
-SELECT m.id, m.content, m.tool_calls, s.session, s.user_id, s.user_late
-FROM messages m JOIN sessions s ON s.session = m.session WHERE m.id IN :ids"""
+_ENTRIES = f"{_TEXT} WHERE m.id IN :ids"
 
 
 def reworded(fulltext: FullText, ids: Sequence[int], change: Operation[None]) -> Operation[None]:
     """Runs `change`, which gives these messages other words; those that are indexed change with it. A
-    damaged index does not stop it: it is made anew."""
-    before = yield all(_ENTRIES, ids=ids)
+    damaged index does not stop it: it is made anew. Raises SchemaTooNew before anything is changed."""
+    state = yield from read_state()
+    if state.version > VERSION and min(ids) <= state.watermark:
+        raise too_new(state.version)
     try:
-        yield from remove_entries(fulltext, before)
+        yield from _remove_entries(fulltext, state, (yield from _texts_of(ids, state)))
         yield from change
-        after = yield all(_ENTRIES, ids=ids)
-        yield from _restore_entries(fulltext, after)
+        yield from _restore_entries(fulltext, state, (yield from _texts_of(ids, state)))
     except IndexDamaged:
         yield from condemn()
         yield from change  # where it is done already, this does nothing
 
 
-def _restore_entries(fulltext: FullText, rows: Sequence[Row]) -> Operation[None]:
-    state = yield one("SELECT watermark, version, row_bytes FROM index_state")
+def _texts_of(ids: Sequence[int], state: Row) -> Operation[list[Row]]:
+    return (yield all(_ENTRIES, ids=ids, most=state.row_bytes))
+
+
+def _restore_entries(fulltext: FullText, state: Row, rows: Sequence[Row]) -> Operation[None]:
     found = list(_indexed(rows, state.watermark, state.row_bytes))
     if found and state.version == VERSION:
         yield fulltext.insert(found)

@@ -14,9 +14,21 @@ from typing import Any
 from ..engine import Engine
 from ..engine.fulltext import IndexDamaged
 from ..engine.writer import Lane
-from ..errors import StoreBusy, StoreClosed, StoreError
+from ..errors import NotAStore, ReadOnly, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreReplaced
 from ..options import Limits
-from .index import VERSION, Lag, condemn, erase_chunk, index_chunk, merge, read_work, reset_step
+from .index import (
+    VERSION,
+    Damaged,
+    Indexed,
+    Lag,
+    condemn_seen,
+    erase_chunk,
+    index_chunk,
+    merge,
+    read_work,
+    reset_step,
+    too_new,
+)
 
 log = logging.getLogger("recollect")
 
@@ -28,6 +40,15 @@ CHUNK = (64, 64 * 1024)
 
 MERGE_PAGES = 16
 """pages of tidying in one turn"""
+
+BACKLOG_ROW = 512
+"""bytes of text for which a row counts in `Limits.index_backlog`; a longer one counts for several"""
+
+PAUSE_S, BUSY_PAUSE_S = 5.0, 1.0
+"""between tries, after an error that may pass"""
+
+_FOR_GOOD = (StoreReplaced, StoreDamaged, NotAStore, ReadOnly)
+"""errors that do not pass"""
 
 
 class Keeper:
@@ -42,6 +63,11 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._untidy = True
         self._recovering = False
+        self._lag = Lag(0, 0, 0, 0)
+        self._row_bytes = 0
+        self._refusal: StoreError | None = None
+        self._stopped: StoreError | None = None
+        self._said: str | None = None
         self.rebuilds = 0
 
     def start(self) -> None:
@@ -60,41 +86,45 @@ class Keeper:
 
     async def reach(self, last: int) -> None:
         """Returns when every row up to `last` is indexed. Raises what keeps the keeper from it."""
+        if self._stopped:
+            raise _again(self._stopped)
         if self._task is None or self._task.done():
             raise StoreClosed("the search index is not kept up: the store is read-only or closed")
+        if self._refusal:
+            if self._lag.has(last):
+                return
+            raise _again(self._refusal)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((last, waiter))
         self._asked.set()
         self._noticed.set()
         await waiter
 
-    async def damaged(self, error: IndexDamaged) -> None:
-        """The index cannot be read: it is made anew."""
-        log.warning("the search index is damaged and is rebuilt: %s", error)
-        self.rebuilds += 1
-        await self._write(condemn)
-        self._noticed.set()
+    async def damaged(self, seen: Damaged) -> None:
+        """The index cannot be read: it is made anew, if that has not begun since it was seen so."""
+        if await self._write(condemn_seen, seen.watermark, seen.version):
+            log.warning("the search index is damaged and is rebuilt: %s", seen.error)
+            self.rebuilds += 1
+            self._noticed.set()
 
     # -- the task ------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        while True:
+        while self._stopped is None:
             await self._noticed.wait()
             await self._rest()
             self._noticed.clear()
             try:
                 await self._work()
+                self._said = None
             except IndexDamaged as error:
                 await self._recover(error)
-            except StoreClosed as error:
-                self._fail(error)
-                return
+            except (StoreClosed, *_FOR_GOOD) as error:
+                self._stop(error)
             except StoreError as error:
                 await self._wait_out(error)
             except Exception as error:
-                log.exception("the keeper died; the search index is not kept up any more")
-                self._fail(StoreClosed(f"the search index is not kept up: its task died ({error!r})"))
-                return
+                await self._wait_out(_unexpected(error))
 
     async def _rest(self) -> None:
         if self._waiters:
@@ -107,33 +137,44 @@ class Keeper:
             pass
 
     async def _work(self) -> None:
-        lag, erasing = await self._engine.read(read_work)
-        if lag.is_behind:
-            await self._catch_up(lag)
-        self._settle(lag.watermark if not lag.is_behind else -1)
+        """Indexes before it erases, and looks again after each chunk erased."""
+        erasing = True
         while erasing:
-            erasing = await self._write(erase_chunk, self._engine.fulltext)
-            self._untidy = True
+            self._lag, erasing = await self._engine.read(read_work)
+            self._settle()
+            if self._lag.is_newer:
+                self._fail(too_new(self._lag.version))
+                return
+            if self._lag.is_behind:
+                await self._catch_up()
+            if erasing:
+                await self._write(erase_chunk, self._engine.fulltext)
+                self._untidy = True
         if self._untidy:
             await self._tidy()
 
-    async def _catch_up(self, lag: Lag) -> None:
-        while lag.version < VERSION:
-            if await self._write(reset_step, self._engine.fulltext, self._limits.indexed_bytes):
-                break
-        while True:
-            lane, rows, size = self._pace(lag)
-            lag = await self._write(index_chunk, self._engine.fulltext, rows, size, lane=lane)
+    async def _catch_up(self) -> None:
+        if self._lag.version < VERSION:
+            while not await self._write(reset_step, self._engine.fulltext, self._limits.indexed_bytes):
+                pass
+            self._lag, _ = await self._engine.read(read_work)
+        while self._lag.is_behind:
+            lane, rows, size = self._pace(self._lag)
+            chunk: Indexed = await self._write(index_chunk, self._engine.fulltext, rows, size, lane=lane)
+            self._lag = chunk.lag
+            if chunk.rows:
+                self._row_bytes = chunk.bytes // chunk.rows
             self._untidy = True
             self._recovering = False
-            self._settle(lag.watermark)
-            if not lag.is_behind:
-                return
-            await self._write(merge, self._engine.fulltext, MERGE_PAGES, lane=lane)
+            self._settle()
+            if self._lag.is_behind:
+                await self._write(merge, self._engine.fulltext, MERGE_PAGES, lane=lane)
 
     def _pace(self, lag: Lag) -> tuple[Lane, int, int]:
-        """Too far behind, every other turn is the keeper's, as long as a batch of appends."""
-        if lag.last - lag.watermark <= self._limits.index_backlog:
+        """Too far behind, every other turn is the keeper's, as long as a batch of appends. In bytes that
+        is a guess: that the rows to come are like those of the last chunk."""
+        rows = lag.last - lag.watermark
+        if max(rows, rows * self._row_bytes // BACKLOG_ROW) <= self._limits.index_backlog:
             return Lane.BACKGROUND, *CHUNK
         rows = max(CHUNK[0], self._limits.batch_operations)
         return Lane.ALTERNATE, rows, rows * CHUNK[1] // CHUNK[0]
@@ -149,13 +190,15 @@ class Keeper:
     async def _write(self, op: Callable[..., Any], *args: Any, lane: Lane = Lane.BACKGROUND) -> Any:
         return await self._engine.write(op, *args, lane=lane)
 
-    def _settle(self, watermark: int) -> None:
-        """Answers those who wait for no more than this."""
+    # -- those who wait, and failures ----------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Answers those who wait for no more than there is."""
         waiting: list[tuple[int, asyncio.Future[None]]] = []
         for last, waiter in self._waiters:
             if waiter.done():
                 continue
-            if last <= watermark:
+            if self._lag.has(last):
                 waiter.set_result(None)
             else:
                 waiting.append((last, waiter))
@@ -164,7 +207,7 @@ class Keeper:
     def _fail(self, error: StoreError) -> None:
         for _, waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(type(error)(*error.args))
+                waiter.set_exception(_again(error))
         self._waiters = []
 
     async def _recover(self, error: IndexDamaged) -> None:
@@ -174,13 +217,40 @@ class Keeper:
             return
         self._recovering = True
         try:
-            await self.damaged(error)
+            await self.damaged(Damaged(error, self._lag.watermark, self._lag.version))
+        except (StoreClosed, *_FOR_GOOD) as refused:
+            self._stop(refused)
         except StoreError as refused:
             await self._wait_out(refused)
+        except Exception as refused:
+            await self._wait_out(_unexpected(refused))
+        self._noticed.set()
 
     async def _wait_out(self, error: StoreError) -> None:
-        """The store cannot be written now: whoever waits is told, the work is tried again later."""
-        log.warning("the search index is not kept up for now: %s", error)
+        """The work cannot be done now: whoever waits or comes meanwhile is told; it is tried again later."""
+        if str(error) != self._said:
+            log.warning("the search index is not kept up for now: %s", error, exc_info=error.__cause__)
+        self._said = str(error)
+        self._refusal = error
         self._fail(error)
-        await asyncio.sleep(1.0 if isinstance(error, StoreBusy) else 5.0)
+        await asyncio.sleep(BUSY_PAUSE_S if isinstance(error, StoreBusy) else PAUSE_S)
+        self._refusal = None
         self._noticed.set()
+
+    def _stop(self, error: StoreError) -> None:
+        """Nothing more can be done while the store is open like this."""
+        if not isinstance(error, StoreClosed):
+            log.error("the search index is not kept up any more: %s", error)
+        self._stopped = error
+        self._fail(error)
+
+
+def _unexpected(error: Exception) -> StoreError:
+    ours = StoreError(f"the search index is not kept up for now: {error!r}")
+    ours.__cause__ = error
+    return ours
+
+
+def _again(error: StoreError) -> StoreError:
+    """For each who is told, one of his own."""
+    return type(error)(*error.args)

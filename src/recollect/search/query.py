@@ -17,7 +17,7 @@ from recollect.search.segment import segment, spans
 _OPERATORS = frozenset({"AND", "OR", "NOT"})
 
 # Engines compile a match recursively: deeper parentheses are read as punctuation.
-_DEEPEST = 16
+_DEEPEST = 8
 
 # A dash negates where a term begins, but not before another dash: `--force` is text. The lone quote before
 # a word is one that is still being typed. What matches nothing here is skipped by `finditer`.

@@ -10,13 +10,12 @@ from typing import Any, Literal
 
 from ..encoding import bounded
 from ..engine import Engine
-from ..engine.fulltext import IndexDamaged
 from ..errors import InvalidRecord, StoreError
 from ..filters import Filter, as_list, numbers_of, page_size, texts_of
 from ..models import Hit
 from ..options import Limits, Timeouts
-from .find import REWOUND, Behind, Ranked, Search, find_by_time, find_ranked, rank_and_find
-from .index import Lag
+from .find import REWOUND, Behind, Page, Ranked, Search, find_by_time, find_ranked, rank_and_find
+from .index import Damaged, watched
 from .keeper import Keeper
 from .query import parse, phrases
 
@@ -82,7 +81,7 @@ class SearchRoom:
             order, include_rewound, page_size(context, "context") or 0, bounded(snippet_tokens, "snippet_tokens"),
             _marks(marks), with_text,
         )  # fmt: skip
-        pages = self._ranked(search, left, after) if order == "relevance" else self._by_time(search, after)
+        pages = (self._ranked if order == "relevance" else self._by_time)(search, left, after)
         async for page in pages:
             for hit in page:
                 yield hit
@@ -90,33 +89,35 @@ class SearchRoom:
                 if left == 0:
                     return
 
-    async def _by_time(self, search: Search, after: str | None) -> AsyncIterator[list[Hit]]:
+    async def _by_time(self, search: Search, limit: int | None, after: str | None) -> AsyncIterator[list[Hit]]:
         last = None if after is None else _numbers(after, 1)[0]
-        size = FIRST_PAGE
-        while True:
-            hits = await self._answer(find_by_time, search, last, size)
-            if not hits:
-                return
-            yield hits
-            last, size = hits[-1].id, PAGE
+        page: Page | None = await self._answer(find_by_time, search, None, last, _at_most(FIRST_PAGE, limit))
+        while page and page.hits:
+            yield page.hits
+            if limit is not None:
+                limit -= len(page.hits)
+                if limit <= 0:
+                    return
+            last, size = page.hits[-1].id, _at_most(PAGE, limit)
+            page = await self._at_once(find_by_time, search, page.top, last, size)
 
     async def _ranked(self, search: Search, limit: int | None, after: str | None) -> AsyncIterator[list[Hit]]:
         top, first = (None, 0) if after is None else _numbers(after, 2)
         most = self._limits.ranked
         wanted = most if limit is None else min(most, first + limit + SPARE)
-        while True:
-            answer = await self._answer(rank_and_find, search, top, most, wanted, first, FIRST_PAGE)
-            if answer is None:
-                return
+        size = _at_most(FIRST_PAGE, limit)
+        answer = await self._answer(rank_and_find, search, top, most, wanted, first, size)
+        while answer:
             top, ranked, hits = answer
             yield hits
-            first += FIRST_PAGE
+            first += size
             async for page in self._pages(search, ranked, top, first):
                 yield page
             first = max(first, len(ranked.ids))
             if len(ranked.ids) < wanted or wanted == most:
                 return
             wanted = most  # too many of the best were gone: rank all, go on behind them
+            answer = await self._at_once(rank_and_find, search, top, most, wanted, first, size)
 
     async def _pages(self, search: Search, ranked: Ranked, top: int, first: int) -> AsyncIterator[list[Hit]]:
         for at in range(first, len(ranked.ids), PAGE):
@@ -125,34 +126,38 @@ class SearchRoom:
 
     # -- asking the index ----------------------------------------------------------------------
 
-    async def _answer(self, op: Callable[..., Any], *args: Any) -> Any:
+    async def _answer(self, op: Callable[..., Any], search: Search, top: int | None, *args: Any) -> Any:
         """Asks; if the index is behind, waits for it and asks again, then takes what there is."""
-        try:
-            answer = await self._read(op, *args, True)
-            if isinstance(answer, Behind):
-                await self._catch_up(answer.lag)
-                answer = await self._read(op, *args, False)
+        answer = await self._at_once(op, search, top, *args, patient=True)
+        if isinstance(answer, Behind):
+            await self._catch_up(answer.top)
+            answer = await self._at_once(op, search, answer.top, *args)
+        return answer
+
+    async def _at_once(self, op: Callable[..., Any], *args: Any, patient: bool = False) -> Any:
+        """Asks what there is. None: the index is damaged, which the keeper is told."""
+        answer = await self._read(watched, op, *args, patient)
+        if not isinstance(answer, Damaged):
             return answer
-        except IndexDamaged as error:
-            await self._report_damage(error)
-            return None
+        await self._report_damage(answer)
+        return None
 
     async def _read(self, op: Callable[..., Any], *args: Any) -> Any:
         return await self._engine.read(op, *args, deadline_s=self._timeouts.search_s)
 
-    async def _catch_up(self, lag: Lag) -> None:
+    async def _catch_up(self, top: int) -> None:
         try:
             async with asyncio.timeout(self._timeouts.search_catch_up_s):
-                await self._keeper.reach(lag.last)
+                await self._keeper.reach(top)
         except (TimeoutError, StoreError) as error:
             self.behind += 1
             if self.behind == 1:
                 log.warning("a search was answered before the index had caught up (said once): %r", error)
 
-    async def _report_damage(self, error: IndexDamaged) -> None:
+    async def _report_damage(self, seen: Damaged) -> None:
         self.behind += 1
         try:
-            await self._keeper.damaged(error)
+            await self._keeper.damaged(seen)
         except StoreError as refused:
             log.warning("the damaged search index cannot be rebuilt now: %r", refused)
 
@@ -190,6 +195,10 @@ def _text(query: str) -> str:
     if not isinstance(query, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidRecord(f"the query must be text, not {type(query).__name__}")
     return query
+
+
+def _at_most(size: int, limit: int | None) -> int:
+    return size if limit is None else min(size, limit)
 
 
 def _numbers(cursor: str, n: int) -> list[int]:

@@ -15,8 +15,18 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
-VERSION: Final[int] = 1
-"""Stored beside the index: raise it with any change of behaviour, and the index is rebuilt."""
+_OWN_VERSION: Final[int] = 1
+"""raise it with any change of behaviour, also of what a row's words are"""
+
+
+def _version(own: int, unicode: str) -> int:
+    """Ours and that of Python's Unicode tables in one number, which grows with either: 1, "14.0.0" → 1140000."""
+    major, minor, patch = map(int, unicode.split("."))
+    return 1_000_000 * own + 10_000 * major + 100 * minor + patch
+
+
+VERSION: Final[int] = _version(_OWN_VERSION, unicodedata.unidata_version)
+"""Stored beside the index: by a higher one it is rebuilt, by a lower one it is only read."""
 
 _category = unicodedata.category
 

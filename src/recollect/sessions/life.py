@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..encoding import now, second
-from ..engine.operation import Operation, Row, all, execute, ids, lock, many, one
+from ..engine.operation import Operation, Row, all, execute, ids, lock, many, one, tuples
 from ..errors import SessionExists, SessionNotFound, SpawnTooDeep
 from ..models import Session
 from .record import read_session
@@ -50,11 +50,14 @@ def ensure(new: NewSession, deepest: int) -> Operation[Session]:
         yield from _insert(new, deepest)
     else:
         yield from _fill(row, new)
+        if row.parent is None and new.parent_id is not None:
+            yield from _adopt(row, new, deepest)
     return (yield from _existing(new.id))
 
 
 _FILLABLE = """
-SELECT s.session, s.source, s.user_id, s.key, s.model, s.title, s.next_seq, t.system_prompt, t.config, t.metadata
+SELECT s.session, s.kind, s.source, s.user_id, s.key, s.model, s.title, s.parent, s.lifecycle, s.spawn_depth,
+  s.spawn_tool_call_id, s.next_seq, t.system_prompt, t.config, t.metadata
 FROM sessions s LEFT JOIN session_texts t ON t.session = s.session WHERE s.id = :id"""
 
 
@@ -62,7 +65,7 @@ def _fill(row: Row, new: NewSession) -> Operation[None]:
     given = new._asdict()
     missing = {
         name: given[name]
-        for name in ("user_id", "key", "model", "title")
+        for name in ("user_id", "key", "model", "title", "spawn_tool_call_id")
         if getattr(row, name) is None and given[name] is not None
     }
     if row.source == UNKNOWN_SOURCE and new.source != UNKNOWN_SOURCE:
@@ -76,6 +79,46 @@ def _fill(row: Row, new: NewSession) -> Operation[None]:
         yield from _set(row.session, missing)
     if texts:
         yield from set_texts(row.session, texts)
+
+
+def _adopt(row: Row, new: NewSession, deepest: int) -> Operation[None]:
+    """Gives a session that has none its parent, and what is below it its depth; nothing if it cannot be."""
+    try:
+        parent, depth = yield from _placed(new, deepest)
+    except (SessionNotFound, SpawnTooDeep):
+        return
+    below = yield from _below(row.session)
+    deeper = depth - row.spawn_depth
+    if parent in {row.session, *(number for number, _ in below)}:
+        return
+    if deeper > 0 and any(spawn_depth + deeper > deepest for _, spawn_depth in below):
+        return
+    values: dict[str, Any] = {"parent": parent, "relation": new.relation, "spawn_depth": depth}
+    if new.relation == "spawn":
+        values["kind"] = "subagent"
+    if row.lifecycle == "ephemeral":  # what it is if nothing is said
+        values["lifecycle"] = new.lifecycle
+    yield from _set(row.session, values)
+    if below and deeper:
+        yield many(
+            "UPDATE sessions SET spawn_depth = ?, revision = revision + 1 WHERE session = ?",
+            [(spawn_depth + deeper, number) for number, spawn_depth in below],
+        )
+
+
+def _below(session: int) -> Operation[list[tuple[int, int]]]:
+    """Every descendant, of whatever relation, locked, with its depth."""
+    found: list[tuple[int, int]] = []
+    parents = [session]
+    while parents:
+        level = yield tuples(
+            "SELECT session, spawn_depth, id FROM sessions WHERE parent IN :parents ORDER BY session", parents=parents
+        )
+        if level:
+            yield lock(*sorted(id for *_, id in level))
+        found += [(number, depth) for number, depth, _ in level]
+        parents = [number for number, *_ in level]
+    return found
 
 
 UNKNOWN_SOURCE = "unknown"
@@ -197,11 +240,15 @@ def reopen(session_id: str) -> Operation[Session]:
     return (yield from _existing(session_id))
 
 
-def delete(session_id: str, cascade: bool) -> Operation[list[str]]:
+def delete(session_id: str, cascade: bool) -> Operation[list[str] | None]:
     """Takes a session out, with its ephemeral and linked spawned descendants if `cascade`.
 
     The rows lose their id, and with it everything that could name them; the keeper erases them and
     their messages in chunks. Children that stay lose their parent.
+
+    Their events are deleted first, some at a time: None as long as there are more, and nothing else is
+    done then. Only those without a text: one with a text may be in the search index, which forgets it
+    only if told its words. Nothing here writes such events yet; they are for the room of events to erase.
     """
     yield lock(session_id)
     root = yield one("SELECT session, id FROM sessions WHERE id = :id", id=session_id)
@@ -211,6 +258,12 @@ def delete(session_id: str, cascade: bool) -> Operation[list[str]]:
     if cascade:
         going += yield from _dependents([root.session])
         yield lock(*sorted(row.id for row in going))
+    gone = [row.id for row in going]
+    events = yield tuples(_EVENTS, gone=gone, n=EVENTS_AT_ONCE)
+    if events:
+        yield many("DELETE FROM events WHERE id = ?", events)
+        if len(events) == EVENTS_AT_ONCE:
+            return None
     numbers = [row.session for row in going]
     yield execute("UPDATE sessions SET parent = NULL WHERE parent IN :numbers", numbers=numbers)
     yield execute(
@@ -219,9 +272,7 @@ def delete(session_id: str, cascade: bool) -> Operation[list[str]]:
         numbers=numbers,
         now=now(),
     )
-    gone = [row.id for row in going]
     yield execute("DELETE FROM session_texts WHERE session IN :numbers", numbers=numbers)
-    yield execute("DELETE FROM events WHERE session_id IN :gone", gone=gone)
     events = yield ids(len(gone))
     at = now()
     yield many(
@@ -229,6 +280,12 @@ def delete(session_id: str, cascade: bool) -> Operation[list[str]]:
         [(event, at, id) for event, id in zip(events, gone, strict=True)],
     )
     return gone
+
+
+EVENTS_AT_ONCE = 1_000
+"""events deleted in one transaction"""
+
+_EVENTS = "SELECT id FROM events WHERE session_id IN :gone AND text IS NULL LIMIT :n"
 
 
 def _dependents(parents: Sequence[int]) -> Operation[list[Row]]:

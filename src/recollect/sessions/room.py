@@ -22,6 +22,9 @@ from .titles import clean_title
 _PAGE = 100
 """sessions fetched in one hop by `stream`"""
 
+_OVERHEAD = 256
+"""bytes of a session beside its texts, for the bounds of the queue"""
+
 Order = Literal["activity", "created"]
 Several = str | Sequence[str] | None
 
@@ -59,7 +62,9 @@ class Sessions:
         the parent), InvalidRecord.
         """
         new = self._new(**_given(locals()))
-        return await self._engine.write(life.create, new, self._limits.spawn_depth, session=_alone(new))
+        return await self._engine.write(
+            life.create, new, self._limits.spawn_depth, session=_alone(new), size=self._size(*new)
+        )
 
     async def ensure(
         self,
@@ -79,9 +84,15 @@ class Sessions:
         spawn_tool_call_id: str | None = None,
         created_at: datetime | None = None,
     ) -> Session:
-        """Creates the session, or fills only those fields of an existing one that are still empty."""
+        """Creates the session, or fills only those fields of an existing one that are still empty.
+
+        An existing one is never an error: a title that is taken, or a parent that is unknown, too deep,
+        or below it, is left out. With its parent it gets relation, depth and, if nothing was said, lifecycle.
+        """
         new = self._new(**_given(locals()))
-        return await self._engine.write(life.ensure, new, self._limits.spawn_depth, session=_alone(new))
+        return await self._engine.write(
+            life.ensure, new, self._limits.spawn_depth, session=_alone(new), size=self._size(*new)
+        )
 
     def _new(
         self, *, session_id: str | None, relation: str | None, lifecycle: str, created_at: datetime | None,
@@ -106,6 +117,11 @@ class Sessions:
             created_at=now() if created is None else created,
             **{name: encoder.text(value, name) for name, value in texts.items()},
         )
+
+    def _size(self, *values: Any) -> int:
+        """What it takes in the queue. Raises InvalidRecord over `limits.row_bytes`."""
+        size = _OVERHEAD + sum(len(value.encode()) for value in values if isinstance(value, str))
+        return self._encoder.within(size, "the session")
 
     async def get(self, session_id: str) -> Session | None:
         """The session, or None."""
@@ -138,7 +154,8 @@ class Sessions:
         if metadata is not UNSET:
             texts["metadata"] = encoder.json_object(metadata, "metadata")
         id = encoder.identifier(session_id, "session_id")
-        return await self._engine.write(life.update, id, values, texts, session=id)
+        size = self._size(id, *values.values(), *texts.values())
+        return await self._engine.write(life.update, id, values, texts, session=id, size=size)
 
     async def end(self, session_id: str, reason: str, *, replace: bool = False) -> Session:
         """Ends the session. The first reason stays unless `replace`. An ended session still takes
@@ -157,9 +174,12 @@ class Sessions:
 
         `cascade` follows spawned children: ephemeral and linked ones go too, detached ones and those of
         every other relation stay, without a parent. `cascade=False`: all children stay. Returns the ids
-        that are gone, [] if there was no such session.
+        that are gone, [] if there was no such session. Events with a text of their own stay for now.
         """
-        return await self._engine.write(life.delete, self._encoder.identifier(session_id, "session_id"), cascade)
+        id = self._encoder.identifier(session_id, "session_id")
+        while (gone := await self._engine.write(life.delete, id, cascade)) is None:
+            pass
+        return gone
 
     async def list(
         self,

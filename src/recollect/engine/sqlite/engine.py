@@ -69,7 +69,7 @@ class SqliteEngine:
         self._unusable: StoreError | None = self.not_open
         self._refusal: StoreError | None = None
         self._file = self._guarded()
-        self._give_up: Callable[[], None] = _nothing
+        self._give_up: Callable[[StoreError], None] = _nothing
         self._connection: ThreadedConnection | None = None
         self._requests: dict[asyncio.Future[Any], Request] = {}
         self.on_commit: list[Callable[[], None]] = []
@@ -124,7 +124,7 @@ class SqliteEngine:
         deadline = self._loop.time() + timeout_s
         try:
             if not self.readonly:
-                await self._writer.stop(timeout_s, lambda: self._give_up())
+                await self._writer.stop(timeout_s, lambda: self._give_up(_CLOSED_FIRST))
             await self._end_reads(deadline)
             await self._readers.aclose()
         finally:
@@ -211,9 +211,9 @@ class SqliteEngine:
         jobs = [(group.op, [write.args for write in group.writes]) for group in groups]
         hop = connection.submit(self._batch, claim, jobs)
 
-        def give_up() -> None:
+        def give_up(why: StoreError | None = None) -> None:
             if claim.settle() and not hop.done():
-                hop.set_exception(busy(self._path))
+                hop.set_exception(why or busy(self._path))
 
         self._give_up = give_up
         timer = self._loop.call_later(self._timeouts.busy_s + GRACE_S, give_up)
@@ -298,6 +298,7 @@ class SqliteEngine:
         }
 
 
+_CLOSED_FIRST = StoreClosed("the store was closed before this was stored")
 _READONLY = "the store was opened with readonly=True; not stored"
 
 
@@ -354,5 +355,5 @@ def _retrieve(hop: asyncio.Future[Any]) -> None:
         hop.exception()
 
 
-def _nothing() -> None:
+def _nothing(_: StoreError) -> None:
     """Nothing to give up."""

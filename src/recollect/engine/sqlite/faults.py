@@ -83,10 +83,13 @@ def is_lost_flush(error: BaseException) -> bool:
 
 
 def _of_index(code: int, text: str) -> bool:
+    if any(word in text for word in _QUERY_WORDS):
+        return False  # the question was too much for it, not the index damaged
     # "SQL logic error" alone is what FTS5 says when one of its tables is gone
     return code == _CORRUPT_VTAB or text == "SQL logic error" or any(word in text for word in _INDEX_WORDS)
 
 
+_QUERY_WORDS = ("parser stack overflow", "expression tree is too large", "fts5: syntax error", "unknown special query")
 _INDEX_WORDS = ("fts5", "vtable constructor failed", "search_index")
 
 

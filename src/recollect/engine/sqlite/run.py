@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import InvalidQuery, SearchTimeout, StoreBusy, StoreDamaged, StoreError, WriteUnknown
 from ...models import Row as QueryRow
 from ...models import rows_of
-from ..operation import Failed, Operation, Row, Statement, Verb, coalesces, row_type
+from ..operation import Failed, Operation, Row, Statement, Verb, coalesces, deliverable, row_type
 from .faults import is_busy, is_lost_flush, is_of_driver, stops_all, translate
 
 _IN_LIST = re.compile(r"\bIN :(\w+)")
@@ -141,7 +141,7 @@ def _run_sole(
             raise
         connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
-        return _one_by_one(connection, op, items) if len(items) > 1 else [Failed(error)]
+        return _one_by_one(connection, op, items) if len(items) > 1 else [Failed(deliverable(error))]
     return result if items else [result]
 
 
@@ -172,7 +172,7 @@ def _alone(connection: sqlite3.Connection, op: Callable[..., Operation[Any]], ar
             raise
         connection.execute("ROLLBACK TO op")
         connection.execute("RELEASE op")
-        return Failed(error)
+        return Failed(deliverable(error))
     connection.execute("RELEASE op")
     return result
 

@@ -16,6 +16,8 @@ import aiosqlite
 from aiosqlite.core import _STOP_RUNNING_SENTINEL as STOP  # pyright: ignore[reportPrivateUsage]
 from aiosqlite.core import set_exception, set_result
 
+from ..operation import deliverable
+
 T = TypeVar("T")
 
 
@@ -37,7 +39,7 @@ class ThreadedConnection(aiosqlite.Connection):
             try:
                 deliver, outcome = set_result, fn(connection, *args)
             except BaseException as error:
-                deliver, outcome = set_exception, error
+                deliver, outcome = set_exception, deliverable(error)
             _tell(loop, deliver, future, outcome)
 
         self._tx.put_nowait((None, hop))

@@ -192,6 +192,6 @@ def _read_meta(path: str) -> dict[str, Any]:
     try:
         with open(path.removesuffix(".jsonl") + ".meta.json", "rb") as file:
             meta = decode_json(file.read(64 * 1024))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return meta if isinstance(meta, dict) else {}

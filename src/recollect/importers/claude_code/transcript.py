@@ -134,6 +134,14 @@ class Transcript:
         if not line.text.strip():
             return
         try:
+            self._take_record(line)
+        except OSError:
+            raise  # it is the file that cannot be read
+        except Exception as error:  # whatever is in a line, the others are not to suffer
+            self._reject("lines", line.number, f"{type(error).__name__}: {error}")
+
+    def _take_record(self, line: Line) -> None:
+        try:
             record = decode(line.text, self._encoder)
         except Unreadable as error:
             self._reject("lines", line.number, str(error))
