@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from .encoding import Encoder
 from .engine import Engine
 from .engine.operation import Operation
-from .errors import InvalidRecord, StoreError
+from .errors import InvalidRecord
 from .messages import Messages, Receipt
 from .models import Hit, Row, Stats
 from .options import Durability, Limits, Timeouts
@@ -66,7 +66,7 @@ class AsyncSessionStore:
         self._timeouts = timeouts or Timeouts()
         self._encoder = Encoder(row_bytes=self._limits.row_bytes, redact=redact)
         self._engine = _engine(target, _durability(durability), readonly, self._limits, self._timeouts, connect)
-        self._unretrieved: dict[Receipt, StoreError] = {}
+        self._unretrieved: dict[Receipt, BaseException] = {}
         self._dropped = 0
         self._closing: asyncio.Future[None] | None = None
         self._keeper: Keeper | None = None
@@ -205,7 +205,7 @@ class AsyncSessionStore:
             if errors:
                 raise errors[0]
 
-    def _note_failure(self, receipt: Receipt, error: StoreError) -> None:
+    def _note_failure(self, receipt: Receipt, error: BaseException) -> None:
         self._dropped += 1
         self._unretrieved[receipt] = error
         while len(self._unretrieved) > _REMEMBERED:

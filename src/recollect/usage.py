@@ -104,6 +104,14 @@ UPDATE sessions SET input_tokens = input_tokens + ?, output_tokens = output_toke
   pricing_version = COALESCE(?, pricing_version), revision = revision + 1
 WHERE session = ?"""
 
+_SUM_COSTS = """
+UPDATE sessions SET
+  estimated_cost = (SELECT CAST(SUM(u.estimated_cost) AS BIGINT)
+    FROM usage_rounds u WHERE u.session = sessions.session),
+  actual_cost = (SELECT CAST(SUM(u.actual_cost) AS BIGINT) FROM usage_rounds u WHERE u.session = sessions.session)
+WHERE session = ?"""
+"""a figure that is taken back is unknown again, not zero"""
+
 _SESSION = "SELECT session, send_index, round_index FROM sessions WHERE id = :id"
 
 
@@ -124,12 +132,15 @@ def write_rounds(sessions: Sequence[SessionRounds]) -> Operation[None]:
     amounts: dict[Key, Sequence[int | None]] = {key: row[-len(_COUNTED) :] for key, row in stored.items()}
     remaining: dict[Key | int, _Resolved] = {}
     updates: list[tuple[Any, ...]] = []
+    cleared: set[int] = set()
     for at, row in enumerate(rows):
         if row.round_index is None:
             updates.append(_as_update(row, None))
             remaining[at] = row
         else:
             updates.append(_as_update(row, amounts.get(row.key)))
+            if _takes_back(amounts.get(row.key), row.round.amounts):
+                cleared.add(row.session)
             amounts[row.key] = row.round.amounts
             remaining.pop(row.key, None)  # the later one comes later in the ledger
             remaining[row.key] = row
@@ -138,6 +149,14 @@ def write_rounds(sessions: Sequence[SessionRounds]) -> Operation[None]:
     numbers = yield ids(len(remaining))
     yield many(_INSERT, [_as_row(number, row) for number, row in zip(numbers, remaining.values(), strict=True)])
     yield many(_APPLY, updates)
+    if cleared:
+        yield many(_SUM_COSTS, [(session,) for session in sorted(cleared)])
+
+
+def _takes_back(before: Sequence[int | None] | None, after: Sequence[int | None]) -> bool:
+    """Whether a cost that was known is not any more."""
+    costs = zip((before or after)[-len(COSTS) :], after[-len(COSTS) :], strict=True)
+    return any(was is not None and now_is is None for was, now_is in costs)
 
 
 Key = tuple[int, int, int | None]
@@ -220,7 +239,10 @@ def _round(session_id: str, row: Row) -> UsageRound:
 
 DAY_MS = 86_400_000
 
-_GROUPS = {"session": "s.id", "model": "u.model", "source": "s.source", "day": f"u.created_at / {DAY_MS}"}
+_DAY = f"(u.created_at - CASE WHEN u.created_at < 0 THEN {DAY_MS - 1} ELSE 0 END) / {DAY_MS}"
+"""division cuts towards zero: before 1970 that is the wrong day"""
+
+_GROUPS = {"session": "s.id", "model": "u.model", "source": "s.source", "day": _DAY}
 
 
 def read_totals(by: str, where: Filter) -> Operation[list[UsageTotal]]:

@@ -109,6 +109,7 @@ async def usage(store: AsyncSessionStore) -> None:
     """Every verb of `store.usage`."""
     for tokens in (5, 7):  # the second takes the place of the first
         await store.usage.record_round("root", round_index=1, prompt_tokens=tokens, estimated_cost_usd=0.1, model="m")
+    await store.usage.record_round("root", round_index=1, prompt_tokens=7)  # the cost is taken back
     await store.usage.rounds("root")
     for by in ("session", "model", "source", "day"):
         await store.usage.totals(by=by)

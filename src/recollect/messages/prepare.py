@@ -75,6 +75,7 @@ def prepare(encoder: Encoder, message: NewMessage) -> NewRow:
     if not calls:
         optional.pop("tool_calls", None)
     created = instant(message.created_at, "created_at")
+    pending = _pending(encoder, message.pending)
     return NewRow(
         encoder.identifier(message.role, "role"),
         content,
@@ -83,8 +84,8 @@ def prepare(encoder: Encoder, message: NewMessage) -> NewRow:
         None if message.external_id is None else encoder.identifier(message.external_id, "external_id"),
         optional,
         calls,
-        encoder.within(_size(content, optional), "the message"),
-        _pending(encoder, message.pending),
+        encoder.within(_size(content, optional, message.role, message.external_id, pending), "the message"),
+        pending,
         None if message.usage is None else _usage(encoder, message),
     )
 
@@ -93,7 +94,7 @@ def _pending(encoder: Encoder, pending: Any) -> str | UnsetType | None:
     """The agent's state as JSON; None and {} clear."""
     if pending is UNSET:
         return UNSET
-    return encoder.json(pending, "pending") if pending else None
+    return None if pending is None or pending == {} else encoder.json(pending, "pending")
 
 
 def prepare_words(encoder: Encoder, session_id: str, role: str, content: str) -> Append:
@@ -125,12 +126,9 @@ def _calls(tool_calls: Any) -> int:
     return len(tool_calls) if isinstance(tool_calls, list) else 1  # pyright: ignore[reportUnknownArgumentType]
 
 
-def _size(content: str | None, optional: Mapping[str, Any]) -> int:
-    size = _OVERHEAD + _bytes(content)
-    for value in optional.values():
-        if isinstance(value, str):
-            size += _bytes(value)
-    return size
+def _size(content: str | None, optional: Mapping[str, Any], *others: Any) -> int:
+    texts = [content, *optional.values(), *others]
+    return _OVERHEAD + sum([_bytes(text) for text in texts if isinstance(text, str)])
 
 
 def _bytes(text: str | None) -> int:

@@ -162,7 +162,7 @@ class Origins:
         name = self._state.names.get(session_id)
         if name and name.is_early:
             name.is_early = False
-            self.titles.setdefault(session_id, Titled(session_id, name.title, None))
+            self.titles.setdefault(session_id, Titled(session_id, name.title, name.title))
 
     def _name_waiting(self, session_id: str, record: Record) -> None:
         if not self._state.leaves:
