@@ -36,21 +36,24 @@ def connect(path: Path) -> sqlite3.Connection:
     return open_writer(sqlite3.connect, str(path), durability=Durability.COMMIT, checkpoint_pages=1000, patience_s=5)
 
 
-def append(path: Path, sessions: int, each: int, batch: int, texts: Sequence[str]) -> list[float]:
-    """Appends `each` messages to each session, `batch` rows per transaction; seconds per transaction."""
+def append(path: Path, sessions: int, each: int, batch: int, texts: Sequence[str]) -> tuple[float, list[float]]:
+    """Appends `each` messages to each session, `batch` rows per transaction; seconds from the first to the
+    last, as for the store, and seconds of each transaction."""
     connection = connect(path)
     connection.execute("BEGIN")
     connection.executemany(CREATE, [(number, f"s{number}") for number in range(1, sessions + 1)])
     connection.execute("COMMIT")
     times: list[float] = []
     rows = sessions * each
+    begun = time.perf_counter()
     for start in range(0, rows, batch):
         chunk = [(f"s{row % sessions + 1}", texts[row % len(texts)]) for row in range(start, min(start + batch, rows))]
         began = time.perf_counter()
         _append_batch(connection, chunk)
         times.append(time.perf_counter() - began)
+    elapsed = time.perf_counter() - begun
     connection.close()
-    return times
+    return elapsed, times
 
 
 def _append_batch(connection: sqlite3.Connection, chunk: Sequence[tuple[str, str]]) -> None:
