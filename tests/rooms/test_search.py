@@ -493,3 +493,16 @@ def _deepen():
 
 def _docs():
     return (yield one("SELECT COUNT(*) AS n FROM search_index_docsize")).n
+
+
+async def test_what_was_deleted_does_not_crowd_out_what_is_ranked(path):
+    """More deleted matches than are ranked, not erased yet: the others are found all the same."""
+    async with AsyncSessionStore(path, limits=Limits(ranked=10)) as store:
+        for name in ("old", "gone"):
+            await store.sessions.create(name)
+        await store.messages.append("old", role="user", content="needle")
+        await store.messages.append_many("gone", [{"role": "user", "content": "needle"} for _ in range(50)])
+        await store.flush(index=True)
+        await store._keeper.aclose()  # nobody erases
+        await store.sessions.delete("gone")
+        assert [hit.session_id async for hit in store.search("needle")] == ["old"]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..encoding import moment, moment_or_none
 from ..engine.fulltext import FullText, Match, Phrase
-from ..engine.operation import Operation, Row, all
+from ..engine.operation import Operation, Row, all, one
 from ..filters import Filter
 from ..models import ContextLine, Hit
 from .index import event_key, read_lag, searchable, session_key, user_key
@@ -147,6 +147,7 @@ def rank(search: Search, top: int | None, most: int, n: int, patient: bool) -> O
     if isinstance(aim, Behind):
         return aim
     top = aim
+    search = yield from _without_deleted(search)
     params = yield from _parameters(search)
     if params is None:
         return top, Ranked([], [])
@@ -161,6 +162,15 @@ def rank(search: Search, top: int | None, most: int, n: int, patient: bool) -> O
         **params,
     )
     return top, Ranked([row[0] for row in rows], [row[1] for row in rows])
+
+
+def _without_deleted(search: Search) -> Operation[Search]:
+    """The same search; while deleted rows wait to be erased, they must not crowd out what is ranked."""
+    if search.where.sql or not (yield one("SELECT 1 AS n FROM sessions WHERE id IS NULL LIMIT 1")):
+        return search
+    where = Filter()
+    where.add("(s.id IS NOT NULL OR e.id IS NOT NULL)")
+    return search._replace(where=where)
 
 
 def find_ranked(search: Search, ranked: Ranked, top: int, first: int) -> Operation[list[Hit]]:
