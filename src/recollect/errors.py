@@ -125,3 +125,12 @@ class WriteUnknown(StoreError):
     the same `external_id`."""
 
     stored: ClassVar[bool | None] = None
+
+
+def again(error: StoreError) -> StoreError:
+    """The same error for another caller: a shared one would gather everybody's traceback."""
+    twin = error.__class__.__new__(error.__class__, *error.args)
+    twin.args = error.args
+    twin.__dict__.update(error.__dict__)
+    twin.__cause__ = error.__cause__ or error
+    return twin

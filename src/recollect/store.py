@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from .encoding import Encoder
 from .engine import Engine
 from .engine.operation import Operation
-from .errors import InvalidRecord
+from .errors import InvalidRecord, again
 from .messages import Messages, Receipt
 from .models import Hit, Row, Stats
 from .options import Durability, Limits, Timeouts
@@ -164,7 +164,7 @@ class AsyncSessionStore:
         filter that means nothing, SearchTimeout for a page that takes over `timeouts.search_s`.
         """
         if self._search is None:
-            raise self._engine.not_open
+            raise again(self._engine.not_open)
         options = {name: value for name, value in locals().items() if name not in ("self", "query")}
         return self._search.search(query, **options)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import QueueFull, StoreBusy, StoreClosed, StoreError, WriteUnknown
+from ..errors import QueueFull, StoreBusy, StoreClosed, StoreError, WriteUnknown, again
 from .operation import Failed, coalesces
 
 log = logging.getLogger("recollect")
@@ -185,7 +185,7 @@ class Writer:
         self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int
     ) -> asyncio.Future[Any]:
         if self._closed:
-            raise self._closed
+            raise again(self._closed)
         future: asyncio.Future[Any] = self._loop.create_future()
         batch = self._filling
         if batch is None or len(batch.writes) >= self._batch_operations or batch.size >= self._batch_bytes:
@@ -203,7 +203,7 @@ class Writer:
         self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int, lane: Lane
     ) -> asyncio.Future[Any]:
         if self._closed:
-            raise self._closed
+            raise again(self._closed)
         write = Write(op, args, session, size, self._loop.create_future())
         write.queued = time.monotonic()
         (self._alternate if lane is Lane.ALTERNATE else self._background).append(write)
@@ -220,7 +220,7 @@ class Writer:
     ) -> Any:
         """Waits in line until room was set aside by `_admit`, and takes it without a pause."""
         if self._closed:
-            raise self._closed
+            raise again(self._closed)
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append((size, waiter))
         self._in_line += 1
@@ -331,7 +331,7 @@ class Writer:
     def _answer_all(self, writes: Sequence[Write], error: StoreError) -> None:
         for write in writes:
             if not write.future.done():
-                write.future.set_exception(_again(error))
+                write.future.set_exception(again(error))
 
     def _fail_all(self, error: StoreError) -> None:
         """Fails the batch at hand and everything that waits, and all later calls."""
@@ -360,7 +360,7 @@ class Writer:
         self._closed = self._closed or error
         for _, waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(_again(error))
+                waiter.set_exception(again(error))
 
     async def stop(self, timeout_s: float, give_up: Callable[[], None]) -> None:
         """Writes what is queued, for at most `timeout_s`; what is left then fails as not stored.
@@ -392,12 +392,3 @@ def _answer(writes: Sequence[Write], results: Sequence[Any]) -> None:
             future.set_exception(result.error)
         else:
             future.set_result(result)
-
-
-def _again(error: StoreError) -> StoreError:
-    """The same error for another caller: a shared one would gather everybody's traceback."""
-    twin = error.__class__.__new__(error.__class__, *error.args)
-    twin.args = error.args
-    twin.__dict__.update(error.__dict__)
-    twin.__cause__ = error.__cause__ or error
-    return twin

@@ -14,7 +14,7 @@ from typing import Any
 from ..engine import Engine
 from ..engine.fulltext import IndexDamaged
 from ..engine.writer import Lane
-from ..errors import NotAStore, ReadOnly, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreReplaced
+from ..errors import NotAStore, ReadOnly, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreReplaced, again
 from ..options import Limits
 from .index import (
     VERSION,
@@ -87,13 +87,13 @@ class Keeper:
     async def reach(self, last: int) -> None:
         """Returns when every row up to `last` is indexed. Raises what keeps the keeper from it."""
         if self._stopped:
-            raise _again(self._stopped)
+            raise again(self._stopped)
         if self._task is None or self._task.done():
             raise StoreClosed("the search index is not kept up: the store is read-only or closed")
         if self._refusal:
             if self._lag.has(last):
                 return
-            raise _again(self._refusal)
+            raise again(self._refusal)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((last, waiter))
         self._asked.set()
@@ -207,7 +207,7 @@ class Keeper:
     def _fail(self, error: StoreError) -> None:
         for _, waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(_again(error))
+                waiter.set_exception(again(error))
         self._waiters = []
 
     async def _recover(self, error: IndexDamaged) -> None:
@@ -249,8 +249,3 @@ def _unexpected(error: Exception) -> StoreError:
     ours = StoreError(f"the search index is not kept up for now: {error!r}")
     ours.__cause__ = error
     return ours
-
-
-def _again(error: StoreError) -> StoreError:
-    """For each who is told, one of his own."""
-    return type(error)(*error.args)

@@ -19,6 +19,7 @@ from ...errors import (
     StoreError,
     WriteUnknown,
     WrongLoop,
+    again,
 )
 from ...models import Row
 from ...options import Durability, Limits, Timeouts
@@ -152,13 +153,18 @@ class SqliteEngine:
 
     def _check(self) -> None:
         if self._unusable:
-            raise self._unusable
+            raise again(self._unusable)
         try:
             if asyncio.get_running_loop() is self._loop:
                 return
         except RuntimeError:
             pass
         raise WrongLoop("this store belongs to another event loop: open one per loop, and call it on that loop")
+
+    def _check_writing(self) -> None:
+        self._check()
+        if self._refusal:
+            raise again(self._refusal)
 
     def _forked(self) -> None:
         if self._unusable is None:
@@ -182,23 +188,18 @@ class SqliteEngine:
         `session` names the one session it touches (None: any, so that nothing passes it), `size` is
         what it holds in the queue, in bytes.
         """
-        self._check()
-        if self._refusal:
-            raise self._refusal
+        self._check_writing()
         return self._writer.write(op, args, session, size, lane)
 
     def gather(self, op: Callable[..., Operation[Any]], item: Any, session: str, size: int) -> Awaitable[Any]:
         """The same for one item of a coalescing operation: the hot path, so without ceremony."""
         if self._unusable or self._refusal or asyncio.get_running_loop() is not self._loop:
-            self._check()
-            raise self._refusal or self.not_open
+            self._check_writing()
         return self._writer.write(op, (item,), session, size)
 
     def submit(self, op: Callable[..., Operation[Any]], item: Any, session: str, size: int) -> asyncio.Future[Any]:
         """The same, queued before it returns, or QueueFull."""
-        self._check()
-        if self._refusal:
-            raise self._refusal
+        self._check_writing()
         return self._writer.submit(op, (item,), session, size)
 
     async def _commit(self, groups: list[Group]) -> list[list[Any]]:
@@ -206,14 +207,14 @@ class SqliteEngine:
         connection = self._connection
         assert connection is not None
         if self._refusal:
-            raise self._refusal
+            raise again(self._refusal)
         claim = Claim(self._timeouts.busy_s)
         jobs = [(group.op, [write.args for write in group.writes]) for group in groups]
         hop = connection.submit(self._batch, claim, jobs)
 
         def give_up(why: StoreError | None = None) -> None:
             if claim.settle() and not hop.done():
-                hop.set_exception(why or busy(self._path))
+                hop.set_exception(again(why) if why else busy(self._path))
 
         self._give_up = give_up
         timer = self._loop.call_later(self._timeouts.busy_s + GRACE_S, give_up)
