@@ -5,6 +5,7 @@ from .errors import (
     InvalidQuery,
     InvalidRecord,
     InvalidTitle,
+    KeyTaken,
     NotAStore,
     QueueFull,
     ReadOnly,
@@ -26,8 +27,9 @@ from .errors import (
     WriteUnknown,
     WrongLoop,
 )
-from .messages import Receipt
+from .messages.receipt import Receipt
 from .models import (
+    Compaction,
     ContextLine,
     Hit,
     Kind,
@@ -41,26 +43,32 @@ from .models import (
     Relation,
     Row,
     Session,
-    Stats,
+    State,
     Status,
     UsageRound,
     UsageTotal,
 )
 from .options import Durability, Limits, Timeouts
+from .reports import Imported, Rejection, Stats
+from .scoped import ScopedStore
 from .sessions.titles import clean_title
+from .sessions.turns import Turn
 from .store import AsyncSessionStore
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncSessionStore",
+    "Compaction",
     "ContextLine",
     "Durability",
     "ForkedStore",
     "Hit",
+    "Imported",
     "InvalidQuery",
     "InvalidRecord",
     "InvalidTitle",
+    "KeyTaken",
     "Kind",
     "Lifecycle",
     "Limits",
@@ -74,15 +82,18 @@ __all__ = [
     "QueueFull",
     "ReadOnly",
     "Receipt",
+    "Rejection",
     "Relation",
     "Row",
     "SchemaTooNew",
+    "ScopedStore",
     "SearchTimeout",
     "SequenceConflict",
     "Session",
     "SessionExists",
     "SessionNotFound",
     "SpawnTooDeep",
+    "State",
     "Stats",
     "Status",
     "StoreBusy",
@@ -93,6 +104,7 @@ __all__ = [
     "StoreReplaced",
     "Timeouts",
     "TitleTaken",
+    "Turn",
     "TurnLost",
     "TurnTaken",
     "UsageRound",

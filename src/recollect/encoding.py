@@ -191,6 +191,10 @@ class Encoder:
             raise InvalidRecord(f"{name} must be a mapping, not {type(value).__name__}")
         return self.json(dict(value), name) if value else None
 
+    def pending(self, value: Any) -> str | None:
+        """What an agent left to do; None and {} are nothing."""
+        return None if value is None or value == {} else self.json(value, "pending")
+
     def within(self, size: int, name: str) -> int:
         """Refuses a record over `Limits.row_bytes`."""
         if size > self.row_bytes:

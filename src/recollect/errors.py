@@ -7,6 +7,7 @@ never escape; the cause is kept in `__cause__`.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -71,15 +72,25 @@ class SessionExists(StoreError):
     """A session of that id is there already; not stored. `sessions.ensure` accepts existing ones."""
 
 
+class KeyTaken(SessionExists):
+    """The gateway key has a live session already, named in `by` (None: another user's); not stored.
+    `sessions.for_key` returns it; `reopen(…, switch=reason)` ends it."""
+
+    def __init__(self, key: str, by: str | None) -> None:
+        super().__init__(f"key {key!r} has a live session{_named(by)}; not stored: end that one first")
+        self.key = key
+        self.by = by
+
+
 class InvalidTitle(StoreError, ValueError):
     """The title is over 100 characters after cleaning; not stored."""
 
 
 class TitleTaken(StoreError):
-    """Another session, named in `by`, has that title; not stored."""
+    """Another session, named in `by` (None: another user's), has that title; not stored."""
 
-    def __init__(self, title: str, by: str) -> None:
-        super().__init__(f"title {title!r} is taken by session {by!r}; not stored")
+    def __init__(self, title: str, by: str | None) -> None:
+        super().__init__(f"title {title!r} is taken by another session{_named(by)}; not stored")
         self.title = title
         self.by = by
 
@@ -100,7 +111,14 @@ class SpawnTooDeep(StoreError):
 
 
 class TurnTaken(StoreError):
-    """Another holder has the turn of that session. Wait for it, or for its lease to expire."""
+    """`holder` has the turn of that session until `expires_at` (or longer, for leases are renewed);
+    nothing was stored. Try again when it is done, or then."""
+
+    def __init__(self, session_id: str, holder: str, expires_at: datetime) -> None:
+        super().__init__(f"{holder!r} has the turn of session {session_id!r} until {expires_at.isoformat()}")
+        self.session_id = session_id
+        self.holder = holder
+        self.expires_at = expires_at
 
 
 class TurnLost(StoreError):
@@ -125,6 +143,10 @@ class WriteUnknown(StoreError):
     the same `external_id`."""
 
     stored: ClassVar[bool | None] = None
+
+
+def _named(session_id: str | None) -> str:
+    return "" if session_id is None else f", {session_id!r}"
 
 
 def again(error: StoreError) -> StoreError:

@@ -95,3 +95,13 @@ def page_size(limit: int | None, name: str = "limit") -> int | None:
 
 _MOST = 2**62
 """rows that nothing has; one more still is a number of 64 bits"""
+
+
+def end_of_range(prefix: str) -> str | None:
+    """The least text above everything that begins with the prefix, by code point."""
+    while prefix:
+        last = ord(prefix[-1]) + 1
+        if last < 0x110000:
+            return prefix[:-1] + chr(0xE000 if 0xD800 <= last < 0xE000 else last)
+        prefix = prefix[:-1]
+    return None

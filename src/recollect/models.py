@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -187,26 +187,38 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     usage: NewUsage | Mapping[str, Any] | None = None
 
 
-class MessageFields(TypedDict, total=False):
-    """The further keywords of `messages.append`; their meanings are there."""
+class State(msgspec.Struct, frozen=True):
+    """Where the agent of a session is."""
 
-    name: str | None
-    tool_calls: Any
-    tool_call_id: str | None
-    reasoning: str | None
-    reasoning_details: Any
-    provider_items: Any
-    token_count: int | None
-    finish_reason: str | None
-    round_index: int | None
-    send_index: int | None
-    external_id: str | None
-    metadata: Mapping[str, Any] | None
-    created_at: datetime | None
-    expected_seq: int | None
-    fence: int | None
+    next_seq: int
+    """what the next message will have"""
+    round_index: int
+    """the current round of the model, as the agent set it"""
+    send_index: int
+    """the current send: how many user messages began one"""
+    last_compaction_seq: int
     pending: Any
-    usage: NewUsage | Mapping[str, Any] | None
+    """what the agent left to do, as it gave it; None: nothing"""
+
+
+class Compaction(msgspec.Struct, frozen=True):
+    """Messages that were put away under a note."""
+
+    session_id: str
+    seq: int
+    """1, 2, 3… per session"""
+    note_seq: int
+    """seq of the note, a message that stands where the first of them stood"""
+    from_seq: int
+    to_seq: int
+    """the places in the transcript that it covers"""
+    count: int
+    """messages put away"""
+    before_tokens: int | None
+    after_tokens: int | None
+    round_index: int | None
+    created_at: datetime
+    undone_at: datetime | None
 
 
 class UsageRound(msgspec.Struct, frozen=True):
@@ -320,40 +332,3 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
     def __getitem__(self, index: int) -> T:
         return self.items[index]
-
-
-class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts about a store. Taking them changes nothing."""
-
-    sessions: int
-    messages: int
-    events: int
-    writes: int
-    """operations committed by this store since it was opened"""
-    batches: int
-    largest_batch: int
-    queue_depth: int
-    queue_high_water: int
-    retries: int
-    """batches that did not get the database before their deadline"""
-    commit_ms: float
-    """mean time of a batch, milliseconds"""
-    readers: int
-    readers_busy: int
-    index_lag: int
-    """ids committed and not yet looked at by the search index"""
-    index_state: str
-    """`ready`, `building` (behind) or `damaged` (about to be rebuilt)"""
-    search_behind: int
-    """searches answered before the index had caught up"""
-    unindexed_bytes: int
-    """text beyond `Limits.indexed_bytes` of a row"""
-    wal_bytes: int
-    database_bytes: int
-    dropped: int
-    """`append_nowait` receipts that failed and were never awaited"""
-    replaced: int
-    """NUL characters and lone surrogates stored as U+FFFD"""
-    schema_version: int
-    sqlite_version: str
-    durability: str

@@ -8,22 +8,26 @@ import logging
 import os
 import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Self, Unpack
 
+from .access import Access
 from .encoding import Encoder
 from .engine import Engine
 from .engine.operation import Operation
 from .errors import InvalidRecord, again
-from .messages import Messages, Receipt
-from .models import Hit, Row, Stats
+from .fields import SearchOptions
+from .messages.receipt import Receipt
+from .messages.room import Messages
+from .models import Hit, Row
 from .options import Durability, Limits, Timeouts
+from .reports import Stats
+from .scoped import ScopedStore
 from .search.index import VERSION, read_lag
 from .search.keeper import Keeper
 from .search.room import SearchRoom
-from .sessions import Sessions
+from .sessions.room import Sessions
 from .statistics import read_counts
-from .usage import Usage
+from .usage.room import Usage
 
 log = logging.getLogger("recollect")
 
@@ -71,9 +75,7 @@ class AsyncSessionStore:
         self._closing: asyncio.Future[None] | None = None
         self._keeper: Keeper | None = None
         self._search: SearchRoom | None = None
-        self.sessions = Sessions(self._engine, self._encoder, self._limits)
-        self.messages = Messages(self._engine, self._encoder, self._note_failure)
-        self.usage = Usage(self._engine, self._encoder)
+        self.sessions, self.messages, self.usage = self._rooms()
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -128,36 +130,21 @@ class AsyncSessionStore:
     # -- finding -------------------------------------------------------------------------------
 
     def search(
-        self,
-        query: str,
-        *,
-        kinds: str | Sequence[str] = ("message", "event"),
-        session: str | Sequence[str] | None = None,
-        user_id: str | Sequence[str] | None = None,
-        source: str | Sequence[str] | None = None,
-        exclude_source: str | Sequence[str] | None = None,
-        role: str | Sequence[str] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        order: Literal["relevance", "newest", "oldest"] = "relevance",
-        limit: int | None = 20,
-        after: str | None = None,
-        context: int = 1,
-        snippet_tokens: int = 40,
-        marks: tuple[str, str] = (">>>", "<<<"),
-        include_rewound: bool = False,
-        with_text: bool = False,
+        self, query: str, *, user_id: str | Sequence[str] | None = None, **options: Unpack[SearchOptions]
     ) -> AsyncIterator[Hit]:
         """Finds messages and events; an async generator of hits, fetched page by page as they are taken.
 
+        kinds: `message`, `event` or both. session, user_id, source, exclude_source, role: one or several.
         The query is what people type, and nothing is a syntax error: words all must match; `"phrase"`,
         `prefix*`, `AND`, `OR`, `NOT` in capitals, `-word`, parentheses. A word with punctuation inside is
         a phrase of its parts. Only negations, or nothing left: no hits.
 
-        limit: hits at most (None: all). after: the cursor of a hit, to continue behind it. context:
-        neighbours on each side. snippet_tokens, marks: size of the snippet, what surrounds a match.
-        since (inclusive), until (exclusive): by the time of the message. An empty list to include matches
-        nothing. By relevance, the newest `limits.ranked` matches are ranked.
+        order: `relevance`, `newest` or `oldest`. limit: hits at most (20; None: all). after: the cursor of
+        a hit, to continue behind it. context: neighbours on each side (1). snippet_tokens (40), marks
+        (`>>>`, `<<<`): size of the snippet, what surrounds a match. since (inclusive), until (exclusive):
+        by the time of the message. include_rewound: also what was taken back. with_text: the whole text
+        with each hit. An empty list to include matches nothing. By relevance, the newest `limits.ranked`
+        matches are ranked.
 
         What was committed before the call is found: the index is brought up to date first, for at most
         `timeouts.search_catch_up_s`; `flush(index=True)` is the exact barrier. Raises InvalidRecord for a
@@ -165,8 +152,7 @@ class AsyncSessionStore:
         """
         if self._search is None:
             raise again(self._engine.not_open)
-        options = {name: value for name, value in locals().items() if name not in ("self", "query")}
-        return self._search.search(query, **options)
+        return self._search.search(query, user_id=user_id, **options)
 
     async def query(self, sql: str, /, **params: Any) -> list[Row]:
         """The rows of a SELECT of your own, `:name` parameters given by name; see docs/schema.md.
@@ -174,6 +160,19 @@ class AsyncSessionStore:
         Read-only by construction; stopped after `timeouts.search_s` (SearchTimeout). Raises InvalidQuery.
         """
         return await self._engine.query(sql, params, deadline_s=self._timeouts.search_s)
+
+    def scoped(self, *, user_id: str) -> ScopedStore:
+        """The same rooms and search, limited to one user: sessions of others do not exist there, and no
+        error names one. What is created there is the user's. It opens and closes with this store."""
+        return ScopedStore(self, self._encoder.identifier(user_id, "user_id"))
+
+    def _rooms(self, user_id: str | None = None) -> tuple[Sessions, Messages, Usage]:
+        access = Access(self._engine, user_id)
+        return (
+            Sessions(access, self._encoder, self._limits, self._timeouts),
+            Messages(access, self._encoder, self._note_failure),
+            Usage(access, self._encoder),
+        )
 
     # -- operations of one's own ---------------------------------------------------------------
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from tempfile import TemporaryDirectory
 
-from recollect import AsyncSessionStore, SessionExists, StoreError, TitleTaken
+from recollect import (
+    AsyncSessionStore,
+    InvalidRecord,
+    KeyTaken,
+    SessionExists,
+    SessionNotFound,
+    StoreError,
+    TitleTaken,
+    TurnTaken,
+)
 from recollect.engine.operation import execute
 from recollect.importers import claude_code
 from recollect.search.index import condemn, reset_step
@@ -18,8 +28,12 @@ BETWEEN = {"since": NOW - timedelta(days=1), "until": NOW + timedelta(days=1)}
 async def exercise(store: AsyncSessionStore) -> None:
     """Runs all of it."""
     await sessions(store)
+    await lineage(store)
     await messages(store)
+    await rewriting(store)
     await usage(store)
+    await moving(store)
+    await scoped(store)
     await searches(store)
     await imports(store)
     await upkeep(store)
@@ -74,6 +88,82 @@ async def sessions(store: AsyncSessionStore) -> None:
     await room.delete("gone")
 
 
+async def lineage(store: AsyncSessionStore) -> None:
+    """Titles, who is above and below, keys, states, turns."""
+    room = store.sessions
+    await room.create("top", title="Base")
+    await room.create("spawned", parent_id="top", title="Base #2", lifecycle="linked")
+    await room.create("gone-on", parent_id="top", relation="continuation")
+    await refused(TitleTaken, room.set_title("top", "Base #2"))
+    await room.set_title("gone-on", "Base #5")
+    await room.by_title("Base")
+    await room.resolve_title("Base")
+    await room.next_title("Base")
+    await room.children("top", relation=["spawn", "fork"])
+    await room.children("top")
+    for call in (room.ancestors, room.descendants, room.root, room.tip):
+        await call("top")
+        await call("spawned")
+    await room.for_key("chat", idle_s=60)
+    await room.for_key("chat")
+    first = await room.for_key("chat", reset="new")
+    second = await room.for_key("chat", idle_s=0)
+    await refused(KeyTaken, room.create(key="chat"))
+    await room.ensure("without-key")
+    await room.ensure("without-key", key="chat", title="Base")
+    await room.reopen(first.id, switch="back")
+    await refused(KeyTaken, room.reopen(second.id))
+    await room.archive(first.id)
+    await room.unarchive(first.id)
+    await room.set_round("top", 3)
+    await room.set_pending("top", {"a": 1})
+    await room.state("top")
+    for call in (room.set_round, room.set_pending):
+        await refused(SessionNotFound, call("nobody", 1))
+    async with room.turn("top", holder="h", ttl_s=0.03) as turn:
+        await asyncio.sleep(0.05)
+        await refused(TurnTaken, _enter(room.turn("top", holder="other")))
+        await store.messages.append("top", role="user", content="mine", fence=turn.fence)
+        await store.messages.compact("top", note="n", fence=turn.fence)
+    await room.create("errand", parent_id="top")
+    await store.messages.append("errand", role="user", content="words")
+    await room.returned("errand")
+    await room.returned("spawned", "failed")
+
+
+async def _enter(context) -> None:
+    async with context:
+        pass
+
+
+async def rewriting(store: AsyncSessionStore) -> None:
+    """Messages put away, taken back, replaced, cleared; forks of each."""
+    room = store.messages
+    await store.sessions.create("long", config={"a": 1})
+    for n in range(8):
+        calls = [{"id": str(n)}] if n % 2 else None
+        await room.append("long", role="assistant" if n % 2 else "user", content=f"line {n}", tool_calls=calls)
+    await room.append("long", role="user", content=" ")
+    inner = await room.compact("long", note="inner", from_seq=2, to_seq=4, before_tokens=9, after_tokens=1)
+    outer = await room.compact("long", note="outer", seqs=[inner.note_seq, 5], note_meta={"x": 1})
+    await refused(InvalidRecord, room.compact("long", note="n", seqs=[2]))
+    await refused(InvalidRecord, room.uncompact("long", inner.seq))
+    await room.compactions("long")
+    await room.compactions("long", undone=True)
+    await store.sessions.fork("long", at_seq=3)
+    await store.sessions.fork("long", at_seq=7, title="A fork")
+    await store.sessions.fork("long")
+    await room.uncompact("long", outer.seq)
+    await room.rewind("long", 3)
+    await room.restore("long")
+    await room.rewind("long", 0)
+    await store.sessions.fork("long")
+    await room.replace("long", [{"role": "user", "content": "anew", "external_id": "x", "usage": {"prompt_tokens": 1}}])
+    async with store.sessions.turn("long", holder="h"):
+        await room.clear("long")
+    await room.append("long", role="user", content="after")
+
+
 async def messages(store: AsyncSessionStore) -> None:
     """Every verb of `store.messages`."""
     room = store.messages
@@ -114,6 +204,56 @@ async def usage(store: AsyncSessionStore) -> None:
     for by in ("session", "model", "source", "day"):
         await store.usage.totals(by=by)
         await store.usage.totals(by=by, session_id="root", source="x", user_id="u", model="m", **BETWEEN)
+
+    await store.usage.add("root", prompt_tokens=-1, estimated_cost_usd=0.5)
+    await store.usage.set("root", prompt_tokens=4, total_tokens=9, actual_cost_usd=1)
+
+
+async def moving(store: AsyncSessionStore) -> None:
+    """Out and in again; what goes by itself."""
+    room = store.sessions
+    await store.messages.compact("root", note="n", to_seq=2)
+    record = await room.export("root")
+    assert record is not None
+    everything = [found async for found in room.export_all(source="x")]
+    await room.import_([record])
+    taken = {**record, "id": "moved", "messages": [*record["messages"], {"role": "user"}]}
+    await room.import_(
+        [
+            {"id": "below", "parent_id": "above-it"},
+            {"id": "above-it", "parent_id": "root"},
+            {"id": "alone", "parent_id": "nobody"},
+            {**taken, "key": "chat", "status": "active", "ended_at": None},
+            *everything,
+        ]
+    )
+    await room.create("old", source="old", created_at=NOW - timedelta(days=400))
+    await room.create("old-child", parent_id="old")
+    await room.create("older", source="old", created_at=NOW - timedelta(days=500))
+    await room.end("older", "done")
+    for dry_run in (True, False):
+        await room.prune(idle_for=timedelta(days=300), source="old", include_active=True, dry_run=dry_run)
+
+
+async def scoped(store: AsyncSessionStore) -> None:
+    """The same as one user."""
+    own = store.scoped(user_id="u")
+    mine = await own.sessions.create(key="mine", metadata={"a": 1})
+    await own.messages.append(mine.id, role="user", content="hello")
+    await refused(SessionNotFound, own.messages.append("top", role="user", content="hello"))
+    await refused(SessionNotFound, own.messages.clear("top"))
+    await own.sessions.get("top")
+    await own.sessions.resolve(mine.id)
+    await own.sessions.resolve("sess_")
+    await own.sessions.create("my-child", parent_id=mine.id)
+    await own.messages.count()
+    await own.messages.count(mine.id)
+    await own.sessions.list()
+    await own.sessions.count()
+    await own.usage.totals()
+    [found async for found in own.sessions.export_all()]
+    await own.sessions.prune(idle_for=timedelta(days=300))
+    await own.sessions.delete(mine.id)
 
 
 async def searches(store: AsyncSessionStore) -> None:

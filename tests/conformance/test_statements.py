@@ -43,7 +43,7 @@ def test_every_yield_of_every_operation_is_exercised(recorded):
         for path, first, last, name in yields()
         if not any((path, line) in recorded.places for line in range(first, last + 1))
     ]
-    assert missed == []
+    assert missed == [], "\n".join(missed)
 
 
 def test_every_statement_is_prepared_by_sqlite(recorded, tmp_path):

@@ -52,7 +52,7 @@ def test_the_writer_and_the_vocabulary_know_no_database():
 
 
 def test_rooms_reach_no_engine_in_particular():
-    """But for the store, which chooses one."""
+    """But for the store, which chooses one, and what reads SQLite files of others."""
     reaching = [
         (str(path), name)
         for path, tree in MODULES.items()
@@ -60,7 +60,11 @@ def test_rooms_reach_no_engine_in_particular():
         for name in imported(path, tree)
         if name.startswith(("recollect.engine.sqlite", "recollect.engine.postgres"))
     ]
-    assert reaching == [("store.py", "recollect.engine.sqlite.engine")]
+    allowed = {
+        ("store.py", "recollect.engine.sqlite.engine"),
+        ("importers/database.py", "recollect.engine.sqlite.faults"),
+    }
+    assert set(reaching) <= allowed
 
 
 def test_modules_and_functions_stay_short():

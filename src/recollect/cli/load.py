@@ -14,7 +14,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from ..importers.source import Imported, Progress, Rejection
+from ..importers.source import Progress
+from ..reports import Imported, Rejection
 from ..store import AsyncSessionStore
 from .opening import NotThere, target
 from .options import Db, Json

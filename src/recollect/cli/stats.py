@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..models import Stats
+from ..reports import Stats
 from .opening import reading, target
 from .options import Db, Json
 from .run import run

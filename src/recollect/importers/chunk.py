@@ -12,14 +12,16 @@ import msgspec
 
 from ..encoding import now, second
 from ..engine.fulltext import FullText
-from ..engine.operation import Failed, Operation, all, execute, ids, lock, many, one, tuples
+from ..engine.operation import Failed, Operation, all, execute, lock, many, one, tuples
 from ..errors import InvalidRecord
+from ..journal import happened
 from ..messages.amend import amend, joined, lacking
 from ..messages.append import append
 from ..messages.prepare import Append, NewRow
-from ..sessions.life import NewSession, ensure, record_event
-from ..sessions.titles import LONGEST
-from ..usage import COSTS, TOKENS, Round, SessionRounds, write_rounds
+from ..sessions.change import change
+from ..sessions.life import NewSession, ensure
+from ..sessions.titles import stem, variant
+from ..usage.ledger import COSTS, TOKENS, Round, SessionRounds, write_rounds
 from .cursor import Cursor, write_cursor
 
 DAY_MS = 86_400_000
@@ -277,21 +279,14 @@ def entitle(titled: Titled) -> Operation[None]:
     if _is_variant(row.title, titled.title):
         return
     title = yield from _free(titled.title)
-    at = now()
-    yield execute(
-        "UPDATE sessions SET title = :title, updated_at = :at, revision = revision + 1 WHERE session = :session",
-        title=title,
-        at=at,
-        session=row.session,
-    )
-    (event,) = yield ids(1)
-    yield record_event(event, "store.titled", titled.session_id, at, title)
+    yield from change(row.session, {"title": title})
+    yield from happened("store.titled", titled.session_id, title)
 
 
 def _free(base: str) -> Operation[str]:
     first = 1
     while True:
-        tried = [_variant(base, number) for number in range(first, first + _TRIED_AT_ONCE)]
+        tried = [variant(base, number) for number in range(first, first + _TRIED_AT_ONCE)]
         rows = yield all("SELECT title FROM sessions WHERE title IN :tried", tried=tried)
         taken = {row.title for row in rows}
         for title in tried:
@@ -300,14 +295,8 @@ def _free(base: str) -> Operation[str]:
         first += _TRIED_AT_ONCE
 
 
-def _variant(base: str, number: int) -> str:
-    """The unnumbered title counts as the first."""
-    suffix = "" if number == 1 else f" #{number}"
-    return base[: LONGEST - len(suffix)].rstrip() + suffix
-
-
 def _is_variant(title: str | None, base: str | None) -> bool:
     if title is None or base is None:
         return False
-    _, mark, number = title.rpartition(" #")
-    return title == base or (number.isdecimal() and mark != "" and title == _variant(base, int(number)))
+    number = title.removeprefix(stem(title)).removeprefix(" #")
+    return title == base or (number != "" and title == variant(base, int(number)))

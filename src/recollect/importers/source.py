@@ -8,42 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-import msgspec
-
+from ..reports import Imported, Rejection
 from .chunk import Chunk, Landed
 
 REMEMBERED = 1_000
 """rejections that are listed; all are counted"""
-
-
-class Rejection(msgspec.Struct, frozen=True):
-    """Something that was not imported, and why."""
-
-    kind: str
-    """`files`, `lines` (not a record at all), or what it would have become"""
-    file: str
-    line: int | None
-    """counted from 1; None where it is the file"""
-    reason: str
-
-
-class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run brought, per kind of record (`sessions`, `messages`, `usage`…); a kind that is not
-    there counts 0."""
-
-    files: int
-    unchanged: int
-    """files that nothing was done to since the last run: they were not even opened"""
-    inserted: Counter[str]
-    amended: Counter[str]
-    """records there already of which more has come"""
-    duplicate: Counter[str]
-    """records there already"""
-    rejected: Counter[str]
-    skipped: Counter[str]
-    """records of the format that hold nothing to keep, by their type"""
-    rejections: tuple[Rejection, ...]
-    """the first 1,000 of them, with their places"""
 
 
 class Progress(NamedTuple):

@@ -1,5 +1,1 @@
-"""Messages: appended through the writer in one coalesced operation, read back in pages."""
-
-from .room import Messages, Receipt
-
-__all__ = ["Messages", "Receipt"]
+"""Messages: prepared, appended, read; put away, taken back, rewritten."""

@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from ..encoding import decode_json, json_value, now, texts
+from ..encoding import decode_json, now, texts
 from ..engine.fulltext import FullText
 from ..engine.operation import Operation, Row, execute, lock, one
 from ..errors import InvalidRecord
 from ..search.index import reworded
-from .append import preview
 from .prepare import NewRow
+from .shift import calls_in, read_preview
 from .transcript import ACTIVE
 
 PARTS = "parts"
@@ -35,8 +35,8 @@ WHERE s.id = :id AND m.external_id = :external_id"""
 _UPDATE = f"UPDATE messages SET content = :content, {', '.join(f'{c} = :{c}' for c in _COLUMNS)} WHERE id = :id"
 
 _COUNT = """
-UPDATE sessions SET tool_call_count = tool_call_count + :calls, preview = COALESCE(preview, :preview),
-  updated_at = :now, revision = revision + 1
+UPDATE sessions SET tool_call_count = tool_call_count + :calls, preview = :preview, updated_at = :now,
+  revision = revision + 1
 WHERE session = :session"""
 
 
@@ -140,19 +140,14 @@ def _as_new_row(row: Row, external_id: str) -> NewRow:
     optional = {name: value for name in _COLUMNS if (value := getattr(row, name)) is not None}
     size = sum(len(value.encode()) for value in (row.content, *optional.values()) if isinstance(value, str))
     return NewRow(
-        row.role, row.content, row.created_at, row.send_index, external_id, optional, _calls(row.tool_calls), size
+        row.role, row.content, row.created_at, row.send_index, external_id, optional, calls_in(row.tool_calls), size
     )
-
-
-def _calls(tool_calls: str | None) -> int:
-    calls = json_value(tool_calls)
-    return len(calls) if isinstance(calls, list) else int(calls is not None)
 
 
 def _write(row: Row, whole: NewRow) -> Operation[None]:
     columns = {name: whole.optional.get(name) for name in _COLUMNS}
     yield execute(_UPDATE, id=row.id, content=whole.content, **columns)
-    first_words = preview(whole.content) if row.role == "user" and whole.content else None
     if row.state == ACTIVE:
-        calls = whole.calls - _calls(row.tool_calls)
+        first_words = yield from read_preview(row.session)
+        calls = whole.calls - calls_in(row.tool_calls)
         yield execute(_COUNT, calls=calls, preview=first_words, now=now(), session=row.session)

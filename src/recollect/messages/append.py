@@ -13,11 +13,12 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from ..access import missing
 from ..encoding import second
 from ..engine.operation import Failed, Operation, all, coalescing, ids, lock, many, tuples
-from ..errors import SequenceConflict, SessionNotFound, StoreError, TurnLost
+from ..errors import SequenceConflict, StoreError, TurnLost
 from ..models import MessageRef
-from ..usage import SessionRounds, write_rounds
+from ..usage.ledger import SessionRounds, write_rounds
 from .prepare import Append, NewRow
 
 PREVIEW = 60
@@ -110,20 +111,21 @@ def append(items: list[Append]) -> Operation[list[list[MessageRef] | Failed]]:
     sessions = {row[0]: _Counters(row) for row in rows}
     known = yield from _known(items)
     fences = yield from _fences(items)
+    strangers = yield from _strangers(items)
     numbers = iter((yield ids(sum([len(item.rows) for item in items]) or 1)))
     inserts: Inserts = {(): []}
     outcomes: list[list[MessageRef] | Failed] = []
     for item in items:
         counters = sessions.get(item.session_id)
-        if counters is None:
-            outcomes.append(Failed(_missing(item.session_id)))
+        if counters is None or (strangers and (item.session_id, item.within) in strangers):
+            outcomes.append(Failed(missing(item.session_id)))
         elif refusal := _refusal(item, counters, known, fences):
             outcomes.append(Failed(refusal))
         else:
             outcomes.append(_place(item, counters, known, numbers, inserts))
     for columns, values in inserts.items():
         if values:
-            yield many(_insert(columns), values)
+            yield many(insert_of(columns), values)
     yield from _update([counters for counters in sessions.values() if counters.next_seq > counters.first_seq])
     yield from _finish(sessions.values())
     return outcomes
@@ -176,6 +178,15 @@ def _fences(items: Sequence[Append]) -> Operation[dict[str, int]]:
     return {row.id: row.fence for row in found}
 
 
+def _strangers(items: Sequence[Append]) -> Operation[set[tuple[str, str]]]:
+    """Sessions that are not of the user who may only append to his own."""
+    asked = {(item.session_id, item.within) for item in items if item.within is not None}
+    if not asked:
+        return set()
+    owners = yield tuples("SELECT id, user_id FROM sessions WHERE id IN :ids", ids=sorted({id for id, _ in asked}))
+    return asked.difference(owners)
+
+
 def _refusal(item: Append, counters: _Counters, known: Known, fences: dict[str, int]) -> StoreError | None:
     if item.expected_seq is None and item.fence is None:
         return None
@@ -190,10 +201,6 @@ def _refusal(item: Append, counters: _Counters, known: Known, fences: dict[str, 
 
 _new_ref = tuple.__new__
 """a MessageRef without the detour through its constructor, in the innermost loop of the store"""
-
-
-def _missing(session_id: str) -> SessionNotFound:
-    return SessionNotFound(f"no session {session_id!r}; not stored: create it first, or use sessions.ensure")
 
 
 def _place(
@@ -226,7 +233,7 @@ def _place(
 
 
 @lru_cache(maxsize=256)
-def _insert(optional: tuple[str, ...]) -> str:
+def insert_of(optional: tuple[str, ...]) -> str:
     """INSERT of the columns that are set: binding NULLs costs as much as binding values."""
     columns = ("id", "session", "seq", "position", "role", "content", "send_index", "created_at", *optional)
     return f"INSERT INTO messages ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"

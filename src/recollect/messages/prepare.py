@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from ..encoding import Encoder, bounded, count, instant, now, texts
 from ..errors import InvalidRecord
 from ..models import NewMessage, NewUsage
-from ..usage import Round, prepare_round
+from ..usage.ledger import Round, prepare_round
 
 _OVERHEAD = 200
 """bytes of a row beside its texts, for the bounds of the queue"""
@@ -45,6 +45,8 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     at: int
     expected_seq: int | None = None
     fence: int | None = None
+    within: str | None = None
+    """the only user whose session it may be"""
 
 
 def as_new_message(message: NewMessage | Mapping[str, Any]) -> NewMessage:
@@ -75,7 +77,7 @@ def prepare(encoder: Encoder, message: NewMessage) -> NewRow:
     if not calls:
         optional.pop("tool_calls", None)
     created = instant(message.created_at, "created_at")
-    pending = _pending(encoder, message.pending)
+    pending = UNSET if message.pending is UNSET else encoder.pending(message.pending)
     return NewRow(
         encoder.identifier(message.role, "role"),
         content,
@@ -90,14 +92,7 @@ def prepare(encoder: Encoder, message: NewMessage) -> NewRow:
     )
 
 
-def _pending(encoder: Encoder, pending: Any) -> str | UnsetType | None:
-    """The agent's state as JSON; None and {} clear."""
-    if pending is UNSET:
-        return UNSET
-    return None if pending is None or pending == {} else encoder.json(pending, "pending")
-
-
-def prepare_words(encoder: Encoder, session_id: str, role: str, content: str) -> Append:
+def prepare_words(encoder: Encoder, session_id: str, role: str, content: str, within: str | None) -> Append:
     """The same for a role and a text and nothing else, which is most of what is appended."""
     text = encoder.text(content, "content")
     size = _OVERHEAD + _bytes(text)
@@ -105,7 +100,7 @@ def prepare_words(encoder: Encoder, session_id: str, role: str, content: str) ->
         encoder.within(size, "the message")
     at = now()
     row = NewRow(encoder.identifier(role, "role"), text, at, None, None, _NOTHING, 0, size, is_plain=True)
-    return Append(encoder.identifier(session_id, "session_id"), (row,), at)
+    return Append(encoder.identifier(session_id, "session_id"), (row,), at, within=within)
 
 
 _NOTHING: dict[str, Any] = {}
@@ -172,16 +167,23 @@ _OPTIONAL: dict[str, Callable[[Encoder, Any, str], Any]] = {
 
 
 def prepare_append(
-    encoder: Encoder, session_id: str, messages: list[NewMessage], *, expected_seq: int | None, fence: int | None
-) -> Append:
+    encoder: Encoder, session_id: str, messages: Sequence[NewMessage], *, expected_seq: int | None, fence: int | None,
+    within: str | None,
+) -> Append:  # fmt: skip
     """What one call appends."""
     return Append(
         encoder.identifier(session_id, "session_id"),
         tuple([prepare(encoder, message) for message in messages]),
         now(),
         None if expected_seq is None else bounded(expected_seq, "expected_seq"),
-        None if fence is None else bounded(fence, "fence"),
+        as_fence(fence),
+        within,
     )
+
+
+def as_fence(fence: int | None) -> int | None:
+    """The fence of a turn, or None where it is not asked for."""
+    return None if fence is None else bounded(fence, "fence")
 
 
 def _usage(encoder: Encoder, message: NewMessage) -> Round:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Unpack
 
+from ..access import Access
 from ..encoding import Encoder, as_id, bounded
-from ..engine import Engine
 from ..errors import InvalidRecord
+from ..fields import MessageFields
 from ..filters import page_size
-from ..models import Message, MessageFields, MessageRef, NewMessage, Page
+from ..models import Compaction, Message, MessageRef, NewMessage, Page
 from .append import append
-from .prepare import Append, as_new_message, prepare_append, prepare_words
+from .compact import compact, prepare_compaction, read_compactions, uncompact
+from .prepare import Append, as_fence, as_new_message, prepare_append, prepare_words
+from .receipt import Receipt
+from .rewind import restore, rewind
+from .rewrite import clear, replace
 from .transcript import read_conversation, read_count, read_id, read_page, read_seq, read_since, read_tail
-
-log = logging.getLogger("recollect")
 
 _PAGE = 256
 """messages fetched in one hop by `stream`"""
@@ -24,43 +26,13 @@ _PAGE = 256
 States = Literal["active", "all"]
 
 
-class Receipt:
-    """An append on its way: `await` it for the MessageRef, or leave it to `store.flush()`.
-
-    Cancelling whoever awaits it does not cancel the append.
-    """
-
-    __slots__ = ("_future", "_heard", "_waiting")
-
-    def __init__(self, future: asyncio.Future[list[MessageRef]]) -> None:
-        self._future = future
-        self._waiting = 0
-        self._heard = False
-
-    def __await__(self) -> Generator[Any, None, MessageRef]:
-        self._waiting += 1
-        try:
-            refs = yield from asyncio.shield(self._future).__await__()
-            return refs[0]
-        finally:
-            self._waiting -= 1
-            self._heard = self._heard or self._future.done()
-
-    @property
-    def is_heard(self) -> bool:
-        """Whether somebody has learnt, or is waiting to learn, what became of it."""
-        return self._heard or self._waiting > 0
-
-    def done(self) -> bool:
-        """Whether it is decided: stored, or failed."""
-        return self._future.done()
-
-
 class Messages:
-    """Appending and reading messages; `store.messages`."""
+    """Appending, reading and rewriting messages; `store.messages`."""
 
-    def __init__(self, engine: Engine, encoder: Encoder, failed: Callable[[Receipt, Any], None]) -> None:
-        self._engine = engine
+    def __init__(self, access: Access, encoder: Encoder, failed: Callable[[Receipt, Any], None]) -> None:
+        self._access = access
+        self._engine = access.engine
+        self._user = access.user_id
         self._encoder = encoder
         self._failed = failed
 
@@ -84,15 +56,19 @@ class Messages:
         the same external_id is harmless. Raises SessionNotFound, InvalidRecord and what the store may.
         """
         if type(content) is str and not fields:
-            item = prepare_words(self._encoder, session_id, role, content)
+            item = prepare_words(self._encoder, session_id, role, content, self._user)
         else:
             item = self._prepare(session_id, {"role": role, "content": content, **fields})
         return (await self._engine.gather(append, item, session_id, item.rows[0].size))[0]
 
     def _prepare(self, session_id: str, given: dict[str, Any]) -> Append:
         expected_seq, fence = given.pop("expected_seq", None), given.pop("fence", None)
-        message = as_new_message(given)
-        return prepare_append(self._encoder, session_id, [message], expected_seq=expected_seq, fence=fence)
+        return self._item(session_id, [as_new_message(given)], expected_seq, fence)
+
+    def _item(self, session_id: str, news: Sequence[NewMessage], expected_seq: int | None, fence: int | None) -> Append:
+        return prepare_append(
+            self._encoder, session_id, news, expected_seq=expected_seq, fence=fence, within=self._user
+        )
 
     async def append_many(
         self,
@@ -104,10 +80,7 @@ class Messages:
     ) -> list[MessageRef]:
         """Appends several messages, all or none, with consecutive seqs. Mappings have the fields of
         `append`."""
-        if not isinstance(messages, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidRecord(f"messages must be several, not {type(messages).__name__}; not stored")
-        news = [as_new_message(message) for message in messages]
-        item = prepare_append(self._encoder, session_id, news, expected_seq=expected_seq, fence=fence)
+        item = self._item(session_id, _several(messages), expected_seq, fence)
         return await self._engine.gather(append, item, session_id, _size(item))
 
     def append_nowait(
@@ -136,10 +109,10 @@ class Messages:
     ) -> Message | None:
         """The message by session and seq, or by id; None if there is none."""
         if id is not None:
-            return await self._engine.read(read_id, bounded(id, "id"))
+            return await self._engine.read(read_id, bounded(id, "id"), self._user)
         if session_id is None or seq is None:
             raise InvalidRecord("get takes a session_id and a seq, or an id")
-        return await self._engine.read(read_seq, as_id(session_id), bounded(seq, "seq"))
+        return await self._access.read(read_seq, session_id, bounded(seq, "seq"))
 
     async def list(
         self,
@@ -155,14 +128,14 @@ class Messages:
         `page.next` goes into `after` beside it. A session that does not exist has none."""
         _check_state(state)
         if after_seq is not None:
-            return await self._engine.read(
-                read_since, as_id(session_id), state, bounded(after_seq, "after_seq"), after, page_size(limit)
+            return await self._access.read(
+                read_since, session_id, state, bounded(after_seq, "after_seq"), after, page_size(limit)
             )
-        return await self._engine.read(read_page, as_id(session_id), state, after, page_size(limit))
+        return await self._access.read(read_page, session_id, state, after, page_size(limit))
 
     async def tail(self, session_id: str, n: int) -> Sequence[Message]:
         """The last `n` active messages, oldest of them first."""
-        return await self._engine.read(read_tail, as_id(session_id), page_size(n, "n"))
+        return await self._access.read(read_tail, session_id, page_size(n, "n"))
 
     async def stream(
         self, session_id: str, *, state: States = "active", after: str | None = None
@@ -171,7 +144,7 @@ class Messages:
         held, so a slow consumer costs nothing."""
         _check_state(state)
         while True:
-            page: Page[Message] = await self._engine.read(read_page, as_id(session_id), state, after, _PAGE)
+            page: Page[Message] = await self._access.read(read_page, session_id, state, after, _PAGE)
             for message in page.items:
                 yield message
             if page.next is None:
@@ -185,11 +158,88 @@ class Messages:
         tool_name and tool_calls where set, and on assistant rows reasoning, reasoning_details and
         codex_reasoning_items. `ancestors`: those of the sessions it continues come first. `limit`: the
         newest so many."""
-        return await self._engine.read(read_conversation, as_id(session_id), ancestors, page_size(limit))
+        return await self._access.read(read_conversation, session_id, ancestors, page_size(limit), self._user)
 
     async def count(self, session_id: str | None = None) -> int:
-        """Messages of a session (0 if unknown), or of all."""
-        return await self._engine.read(read_count, None if session_id is None else as_id(session_id))
+        """Messages in the transcript of a session (0 if unknown), or of all."""
+        id = None if session_id is None else as_id(session_id)
+        return await self._engine.read(read_count, id, self._user)
+
+    # -- rewriting -----------------------------------------------------------------------------
+
+    async def compact(
+        self,
+        session_id: str,
+        *,
+        note: Any,
+        from_seq: int | None = None,
+        to_seq: int | None = None,
+        seqs: Iterable[int] | None = None,
+        before_tokens: int | None = None,
+        after_tokens: int | None = None,
+        round_index: int | None = None,
+        note_meta: Mapping[str, Any] | None = None,
+        fence: int | None = None,
+    ) -> Compaction:
+        """Puts messages away under a note, which stands where the first of them stood.
+
+        from_seq, to_seq: what stands in the transcript from the place of the one to that of the other,
+        both included (left out: from the beginning, to the end); notes in between go too. seqs: exactly
+        these. The note is a message of the role `system` named `compact_note`, with `compacted_at_round`,
+        `from_seq`, `to_seq`, `original_tokens` and `summary_tokens` in its metadata. Messages put away
+        are found by searches and by `list(state="all")`. Raises SessionNotFound, TurnLost for a stale
+        fence, and InvalidRecord where there is nothing to put away.
+        """
+        new = prepare_compaction(
+            self._encoder, note=note, from_seq=from_seq, to_seq=to_seq, seqs=seqs, before_tokens=before_tokens,
+            after_tokens=after_tokens, round_index=round_index, note_meta=note_meta, fence=as_fence(fence),
+        )  # fmt: skip
+        return await self._write(compact, session_id, new, size=new.note.size)
+
+    async def uncompact(self, session_id: str, seq: int, *, fence: int | None = None) -> Compaction:
+        """Undoes a compaction: its messages stand where they stood, its note is put away. Raises
+        SessionNotFound, and InvalidRecord unless it is in effect and its note in the transcript."""
+        return await self._write(uncompact, session_id, bounded(seq, "seq"), as_fence(fence))
+
+    async def compactions(self, session_id: str, *, undone: bool = False) -> Sequence[Compaction]:
+        """The session's compactions in effect, in order; with `undone` those that were undone too."""
+        return await self._access.read(read_compactions, session_id, undone)
+
+    async def rewind(self, session_id: str, to_seq: int, *, fence: int | None = None) -> int:
+        """Takes back everything in the transcript behind the message `to_seq` (0: all of it), and what was
+        pending; how many messages that were. They are hidden from reads and searches unless asked for.
+
+        A compaction that stands across that place is undone first. Raises SessionNotFound, and
+        InvalidRecord for a seq that is not in the transcript.
+        """
+        return await self._write(rewind, session_id, bounded(to_seq, "to_seq"), as_fence(fence))
+
+    async def restore(self, session_id: str, *, fence: int | None = None) -> int:
+        """Puts all that rewinds took back where it stood, before what was appended since; how many
+        messages that were. Raises SessionNotFound."""
+        return await self._write(restore, session_id, as_fence(fence))
+
+    async def replace(
+        self, session_id: str, messages: Sequence[NewMessage | Mapping[str, Any]], *, fence: int | None = None
+    ) -> Sequence[MessageRef]:
+        """Writes the active transcript anew, all or nothing: what was there is put away, not lost. The new
+        messages take over external ids, and begin no new send. Raises SessionNotFound, InvalidRecord."""
+        item = self._item(session_id, _several(messages), None, fence)
+        return await self._write(replace, session_id, item, size=_size(item))
+
+    async def clear(self, session_id: str) -> int:
+        """Removes every message of the session, its compactions and what is pending; how many messages
+        the transcript had. Tokens and costs stay, and seqs are not used again. Raises SessionNotFound."""
+        return await self._write(clear, session_id)
+
+    async def _write(self, op: Any, session_id: str, *args: Any, size: int = 256) -> Any:
+        return await self._access.write(op, self._encoder.identifier(session_id, "session_id"), *args, size=size)
+
+
+def _several(messages: Iterable[NewMessage | Mapping[str, Any]]) -> Sequence[NewMessage]:
+    if not isinstance(messages, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRecord(f"messages must be several, not {type(messages).__name__}; not stored")
+    return [as_new_message(message) for message in messages]
 
 
 def _check_state(state: str) -> None:

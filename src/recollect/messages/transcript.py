@@ -146,20 +146,23 @@ def read_seq(session_id: str, seq: int) -> Operation[Message | None]:
     return row and message(session_id, row)
 
 
-def read_id(id: int) -> Operation[Message | None]:
+def read_id(id: int, within: str | None) -> Operation[Message | None]:
     """The message with that id, in any state."""
     row = yield one(
-        f"SELECT s.id AS session_id, {COLUMNS} FROM messages m JOIN sessions s ON s.session = m.session"
+        f"SELECT s.user_id, s.id AS session_id, {COLUMNS} FROM messages m JOIN sessions s ON s.session = m.session"
         " WHERE m.id = :id AND s.id IS NOT NULL",
         id=id,
     )
-    return row and message(row[0], row[1:])
+    return message(row[1], row[2:]) if row and within in (None, row.user_id) else None
 
 
-def read_count(session_id: str | None) -> Operation[int]:
-    """Messages of one session (0 if unknown) or of all, from the counters."""
+def read_count(session_id: str | None, within: str | None) -> Operation[int]:
+    """Messages in the transcripts of one session (0 if unknown) or of all, from the counters."""
     where = "id IS NOT NULL" if session_id is None else "id = :id"
     params = {} if session_id is None else {"id": session_id}
+    if within is not None:
+        where += " AND user_id = :within"
+        params["within"] = within
     total = yield one(
         f"SELECT CAST(COALESCE(SUM(message_count), 0) AS BIGINT) AS n FROM sessions WHERE {where}", **params
     )
@@ -167,11 +170,14 @@ def read_count(session_id: str | None) -> Operation[int]:
 
 
 _PARENT = """
-SELECT p.id, c.session FROM sessions c LEFT JOIN sessions p ON p.session = c.parent AND c.relation = 'continuation'
+SELECT p.id, p.user_id, c.session
+FROM sessions c LEFT JOIN sessions p ON p.session = c.parent AND c.relation = 'continuation'
 WHERE c.id = :id"""
 
 
-def read_conversation(session_id: str, ancestors: bool, limit: int | None) -> Operation[list[dict[str, Any]]]:
+def read_conversation(
+    session_id: str, ancestors: bool, limit: int | None, within: str | None
+) -> Operation[list[dict[str, Any]]]:
     """The transcript as providers take it; with `ancestors` that of the sessions it continues first.
 
     Read from the end, so that a limit keeps the newest.
@@ -186,7 +192,7 @@ def read_conversation(session_id: str, ancestors: bool, limit: int | None) -> Op
             break
         left = None if limit is None else limit - len(turns)
         turns[:0] = yield from _turns(row.session, left)
-        current = row.id if ancestors else None
+        current = row.id if ancestors and within in (None, row.user_id) else None
     return turns
 
 

@@ -298,18 +298,23 @@ def erase_chunk(fulltext: FullText) -> Operation[bool]:
     return True
 
 
-def _remove_entries(fulltext: FullText, state: Row, rows: Sequence[Row]) -> Operation[None]:
+AsEntry = Callable[[Row, int], Entry]
+
+
+def _remove_entries(
+    fulltext: FullText, state: Row, rows: Sequence[Row], as_entry: AsEntry = _message_entry
+) -> Operation[None]:
     """Takes rows out of the index: those it has read, as it has read them."""
     if state.version != VERSION:
         return  # it is made anew, without them
-    found = list(_indexed(rows, state.watermark, state.row_bytes))
+    found = list(_indexed(rows, state, as_entry))
     if found:
         yield fulltext.remove(found)
 
 
-def _indexed(rows: Sequence[Row], watermark: int, most: int) -> Iterator[tuple[int, str, str]]:
+def _indexed(rows: Sequence[Row], state: Row, as_entry: AsEntry = _message_entry) -> Iterator[tuple[int, str, str]]:
     for row in rows:
-        if row.id <= watermark and (entry := _message_entry(row, most)).words:
+        if row.id <= state.watermark and (entry := as_entry(row, state.row_bytes)).words:
             yield entry.id, entry.words, entry.keys
 
 
@@ -336,9 +341,28 @@ def _texts_of(ids: Sequence[int], state: Row) -> Operation[list[Row]]:
 
 
 def _restore_entries(fulltext: FullText, state: Row, rows: Sequence[Row]) -> Operation[None]:
-    found = list(_indexed(rows, state.watermark, state.row_bytes))
+    found = list(_indexed(rows, state))
     if found and state.version == VERSION:
         yield fulltext.insert(found)
+
+
+_EVENT_ENTRIES = """
+SELECT id, SUBSTR(text, 1, :most) AS text, LENGTH(text) AS text_size, session_id
+FROM events WHERE id IN :ids AND text IS NOT NULL"""
+
+
+def erase_events(fulltext: FullText, ids: Sequence[int]) -> Operation[None]:
+    """Deletes these events with their entries, a damaged index notwithstanding. Raises SchemaTooNew
+    before anything is changed."""
+    state = yield from read_state()
+    rows = yield all(_EVENT_ENTRIES, ids=ids, most=state.row_bytes)
+    if state.version > VERSION and any(row.id <= state.watermark for row in rows):
+        raise too_new(state.version)
+    try:
+        yield from _remove_entries(fulltext, state, rows, _event_entry)
+    except IndexDamaged:
+        yield from condemn()
+    yield many("DELETE FROM events WHERE id = ?", [(id,) for id in ids])
 
 
 def merge(fulltext: FullText, pages: int) -> Operation[Any]:

@@ -1,5 +1,1 @@
-"""Sessions: their life, their listing."""
-
-from .room import Sessions
-
-__all__ = ["Sessions"]
+"""Sessions: their life, lineage, keys, turns and state; listing, retention, moving."""

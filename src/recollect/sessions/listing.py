@@ -7,7 +7,7 @@ from typing import Any
 from ..encoding import second
 from ..engine.operation import Operation, all, one
 from ..errors import InvalidRecord
-from ..filters import Filter, numbers_of
+from ..filters import Filter, end_of_range, numbers_of
 from ..models import Page, Session
 from .record import COLUMNS, TABLES, session
 
@@ -16,7 +16,9 @@ _KEYS = {"activity": ("s.activity", "s.last_active_at", "s.session"), "created":
 """what a page is ordered by: an index up to its first column, so that only one second's sessions are sorted"""
 
 
-def read_page(where: Filter, order: str, limit: int | None, after: str | None) -> Operation[Page[Session]]:
+def read_page(
+    where: Filter, order: str, limit: int | None, after: str | None, within: str | None
+) -> Operation[Page[Session]]:
     """The newest first, by the chosen time."""
     if limit == 0:
         return Page[Session]([])
@@ -37,7 +39,7 @@ def read_page(where: Filter, order: str, limit: int | None, after: str | None) -
     if limit is not None and len(rows) > limit:
         last = rows[limit - 1]
         cursor = f"{order}:{getattr(last, column)}.{last.number}"
-    return Page([session(row) for row in rows[:limit]], cursor)
+    return Page([session(row, within) for row in rows[:limit]], cursor)
 
 
 def _behind(cursor: str, order: str) -> tuple[int, int]:
@@ -54,25 +56,15 @@ def read_count(where: Filter) -> Operation[int]:
     return row.n
 
 
-def resolve(id_or_prefix: str) -> Operation[str | None]:
+def resolve(id_or_prefix: str, own: Filter) -> Operation[str | None]:
     """The session of exactly that id, else the only one whose id begins so."""
-    exact = yield one("SELECT id FROM sessions WHERE id = :id", id=id_or_prefix)
+    exact = yield one(f"SELECT id FROM sessions WHERE id = :id{own.sql}", id=id_or_prefix, **own.params)
     if exact:
         return exact.id
-    params: dict[str, Any] = {"first": id_or_prefix}
-    condition = "id >= :first"
-    if (end := _end_of_range(id_or_prefix)) is not None:
+    params: dict[str, Any] = {"first": id_or_prefix, **own.params}
+    condition = f"id >= :first{own.sql}"
+    if (end := end_of_range(id_or_prefix)) is not None:
         condition += " AND id < :end"
         params["end"] = end
     found = yield all(f"SELECT id FROM sessions WHERE {condition} ORDER BY id LIMIT 2", **params)
     return found[0].id if len(found) == 1 else None
-
-
-def _end_of_range(prefix: str) -> str | None:
-    """The least text above everything that begins with the prefix, by code point."""
-    while prefix:
-        last = ord(prefix[-1]) + 1
-        if last < 0x110000:
-            return prefix[:-1] + chr(0xE000 if 0xD800 <= last < 0xE000 else last)
-        prefix = prefix[:-1]
-    return None

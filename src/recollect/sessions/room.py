@@ -2,137 +2,117 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Literal
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Any, Literal, Unpack
 
 from msgspec import UNSET, UnsetType
 
-from ..encoding import Encoder, as_id, instant, now
-from ..engine import Engine
-from ..errors import InvalidRecord
-from ..filters import Filter, as_list, page_size, texts_of
-from ..models import Kind, Lifecycle, Page, Relation, Session, Status
-from ..options import Limits
-from . import life, listing
+from ..access import Access
+from ..encoding import Encoder, as_id, bounded
+from ..engine.writer import Lane
+from ..errors import InvalidTitle
+from ..fields import NextFields, SessionFields, SessionFilters
+from ..filters import Filter, page_size
+from ..models import Page, Session, State
+from ..options import Limits, Timeouts
+from ..reports import Imported
+from . import keys, life, lineage, listing, retention, state, titles, transfer
+from .fork import fork
+from .given import (
+    Several,
+    changes,
+    filter_of,
+    is_storable,
+    milliseconds,
+    new_session,
+    relations_of,
+    size_of,
+)
+from .imports import import_records
 from .record import read_session
-from .titles import clean_title
+from .retention import as_idle
+from .turns import Lease, Turn
 
 _PAGE = 100
 """sessions fetched in one hop by `stream`"""
 
-_OVERHEAD = 256
-"""bytes of a session beside its texts, for the bounds of the queue"""
-
 Order = Literal["activity", "created"]
-Several = str | Sequence[str] | None
 
 
 class Sessions:
     """Creating, finding and ending sessions; `store.sessions`."""
 
-    def __init__(self, engine: Engine, encoder: Encoder, limits: Limits) -> None:
-        self._engine = engine
+    def __init__(self, access: Access, encoder: Encoder, limits: Limits, timeouts: Timeouts) -> None:
+        self._access = access
+        self._engine = access.engine
+        self._user = access.user_id
         self._encoder = encoder
         self._limits = limits
+        self._timeouts = timeouts
 
-    async def create(
-        self,
-        session_id: str | None = None,
-        *,
-        source: str = life.UNKNOWN_SOURCE,
-        user_id: str | None = None,
-        key: str | None = None,
-        model: str | None = None,
-        config: Mapping[str, Any] | None = None,
-        system_prompt: str | None = None,
-        title: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        parent_id: str | None = None,
-        relation: Relation | str | None = None,
-        lifecycle: Lifecycle | str = Lifecycle.EPHEMERAL,
-        spawn_tool_call_id: str | None = None,
-        created_at: datetime | None = None,
-    ) -> Session:
+    # -- life ----------------------------------------------------------------------------------
+
+    async def create(self, session_id: str | None = None, **fields: Unpack[SessionFields]) -> Session:
         """Creates a session; an id is made up where none is given.
 
-        A parent without a relation means it was spawned: a sub-agent's session, one deeper than its
-        parent, at most `limits.spawn_depth` (SpawnTooDeep). Raises SessionExists, SessionNotFound (of
-        the parent), InvalidRecord.
+        source: where it comes from ("unknown"). key: of a gateway's chat or thread, which has one live
+        session (KeyTaken). title: unique (TitleTaken). metadata, config: JSON objects. created_at: aware.
+        parent_id, relation: a parent without a relation means it was spawned: a sub-agent's session, one
+        deeper than its parent, at most `limits.spawn_depth` (SpawnTooDeep). lifecycle: what becomes of a
+        spawned one when it returns or its parent goes. Raises SessionExists, SessionNotFound (of the
+        parent), InvalidTitle, InvalidRecord.
         """
-        new = self._new(**_given(locals()))
-        return await self._engine.write(
-            life.create, new, self._limits.spawn_depth, session=_alone(new), size=self._size(*new)
-        )
+        return await self._make(life.create, self._new(session_id, fields))
 
-    async def ensure(
-        self,
-        session_id: str,
-        *,
-        source: str = life.UNKNOWN_SOURCE,
-        user_id: str | None = None,
-        key: str | None = None,
-        model: str | None = None,
-        config: Mapping[str, Any] | None = None,
-        system_prompt: str | None = None,
-        title: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        parent_id: str | None = None,
-        relation: Relation | str | None = None,
-        lifecycle: Lifecycle | str = Lifecycle.EPHEMERAL,
-        spawn_tool_call_id: str | None = None,
-        created_at: datetime | None = None,
-    ) -> Session:
+    async def ensure(self, session_id: str, **fields: Unpack[SessionFields]) -> Session:
         """Creates the session, or fills only those fields of an existing one that are still empty.
 
-        An existing one is never an error: a title that is taken, or a parent that is unknown, too deep,
-        or below it, is left out. With its parent it gets relation, depth and, if nothing was said, lifecycle.
+        An existing one is never an error: a title or live key that is taken, or a parent that is unknown,
+        too deep, or below it, is left out. With its parent it gets relation, depth and, if nothing was
+        said, lifecycle.
         """
-        new = self._new(**_given(locals()))
-        return await self._engine.write(
-            life.ensure, new, self._limits.spawn_depth, session=_alone(new), size=self._size(*new)
-        )
+        return await self._make(life.ensure, self._new(session_id, fields))
 
-    def _new(
-        self, *, session_id: str | None, relation: str | None, lifecycle: str, created_at: datetime | None,
-        parent_id: str | None, source: str, config: Any, metadata: Any, title: str | None, **texts: Any,
-    ) -> life.NewSession:  # fmt: skip
-        encoder = self._encoder
-        if relation is not None and parent_id is None:
-            raise InvalidRecord(f"relation {relation!r} needs a parent_id")
-        if parent_id is not None:
-            relation = one_of(Relation, relation or Relation.SPAWN, "relation")
-            encoder.identifier(parent_id, "parent_id")
-        created = instant(created_at, "created_at")
-        return life.NewSession(
-            id="sess_" + secrets.token_hex(12) if session_id is None else encoder.identifier(session_id, "session_id"),
-            source=encoder.identifier(source, "source"),
-            config=encoder.json_object(config, "config"),
-            metadata=encoder.json_object(metadata, "metadata"),
-            parent_id=parent_id,
-            relation=relation,
-            title=encoder.text(clean_title(title), "title"),
-            lifecycle=one_of(Lifecycle, lifecycle, "lifecycle"),
-            created_at=now() if created is None else created,
-            **{name: encoder.text(value, name) for name, value in texts.items()},
-        )
+    async def for_key(
+        self, key: str, *, idle_s: float | None = None, reset: str | None = None, session_id: str | None = None,
+        **fields: Unpack[NextFields],
+    ) -> Session:  # fmt: skip
+        """The live session of a gateway key, or the next one, made of `fields`.
 
-    def _size(self, *values: Any) -> int:
-        """What it takes in the queue. Raises InvalidRecord over `limits.row_bytes`."""
-        size = _OVERHEAD + sum(len(value.encode()) for value in values if isinstance(value, str))
-        return self._encoder.within(size, "the session")
+        The next one begins when there is none that is active (what has ended or was archived is left
+        alone), when it was idle for `idle_s` seconds (it ends with the reason "idle"), or with `reset`, a
+        reason with which it is ended. Costs a read, and one write where a session begins.
+        """
+        new = self._new(session_id, {**fields, "key": self._encoder.identifier(key, "key")})
+        idle_ms = milliseconds(idle_s, "idle_s")
+        if reset is None:
+            found = await self._engine.read(keys.read_live, key, idle_ms, self._user)
+            if found is not None:
+                return found
+        else:
+            self._encoder.identifier(reset, "reset")
+        return await self._make(keys.next_of_key, new, idle_ms, reset, alone=False)
+
+    def _new(self, session_id: str | None, fields: Mapping[str, Any]) -> life.NewSession:
+        return new_session(self._encoder, self._user, session_id, **fields)
+
+    async def _make(self, op: Any, new: life.NewSession, *args: Any, alone: bool = True) -> Session:
+        only = new.id if alone and new.parent_id is None else None
+        size = size_of(self._encoder, *new)
+        return await self._engine.write(op, new, *args, self._limits.spawn_depth, session=only, size=size)
 
     async def get(self, session_id: str) -> Session | None:
         """The session, or None."""
-        return await self._engine.read(read_session, as_id(session_id))
+        return await self._access.read(read_session, session_id, self._user)
 
     async def resolve(self, id_or_prefix: str) -> str | None:
         """The id of exactly that session, else of the only one whose id begins so (case counts, `%` and
         `_` are themselves). Blank, none or several: None."""
-        if not as_id(id_or_prefix).strip() or not _storable(id_or_prefix):
+        if not as_id(id_or_prefix).strip() or not is_storable(id_or_prefix):
             return None
-        return await self._engine.read(listing.resolve, id_or_prefix)
+        return await self._engine.read(listing.resolve, id_or_prefix, self._access.narrow(Filter(), "user_id"))
 
     async def update(
         self,
@@ -144,162 +124,243 @@ class Sessions:
         metadata: Mapping[str, Any] | UnsetType | None = UNSET,
     ) -> Session:
         """Changes what is given: None clears, metadata and config are replaced. Raises SessionNotFound."""
-        encoder = self._encoder
-        values = {} if model is UNSET else {"model": encoder.text(model, "model")}
-        texts: dict[str, str | None] = {}
-        if system_prompt is not UNSET:
-            texts["system_prompt"] = encoder.text(system_prompt, "system_prompt")
-        if config is not UNSET:
-            texts["config"] = encoder.json_object(config, "config")
-        if metadata is not UNSET:
-            texts["metadata"] = encoder.json_object(metadata, "metadata")
-        id = encoder.identifier(session_id, "session_id")
-        size = self._size(id, *values.values(), *texts.values())
-        return await self._engine.write(life.update, id, values, texts, session=id, size=size)
+        values, texts = changes(
+            self._encoder, system_prompt=system_prompt, model=model, config=config, metadata=metadata
+        )
+        size = size_of(self._encoder, *values.values(), *texts.values())
+        return await self._write(life.update, session_id, values, texts, self._user, size=size)
 
     async def end(self, session_id: str, reason: str, *, replace: bool = False) -> Session:
         """Ends the session. The first reason stays unless `replace`. An ended session still takes
         messages, and stays ended. Raises SessionNotFound."""
+        return await self._write(life.end, session_id, self._encoder.identifier(reason, "reason"), replace, self._user)
+
+    async def reopen(self, session_id: str, *, switch: str | None = None) -> Session:
+        """Makes an ended session active again. If its key has another live session, that is KeyTaken, or
+        with `switch` it is ended with this reason. Raises SessionNotFound."""
+        if switch is not None:
+            self._encoder.identifier(switch, "switch")
+        return await self._write(life.reopen, session_id, switch, self._user, alone=False)
+
+    async def archive(self, session_id: str) -> Session:
+        """Puts the session out of the way: it is no key's live session and is never pruned. It still
+        takes messages. Raises SessionNotFound."""
+        return await self._write(life.archive, session_id, self._user)
+
+    async def unarchive(self, session_id: str) -> Session:
+        """Takes it back: ended if it had ended, else active. Raises SessionNotFound, KeyTaken."""
+        return await self._write(life.unarchive, session_id, self._user)
+
+    async def _write(self, op: Any, session_id: str, *args: Any, alone: bool = True, size: int = 256) -> Any:
         id = self._encoder.identifier(session_id, "session_id")
-        text = self._encoder.identifier(reason, "reason")
-        return await self._engine.write(life.end, id, text, replace, session=id)
+        return await self._access.write(op, id, *args, alone=alone, size=size)
 
-    async def reopen(self, session_id: str) -> Session:
-        """Makes an ended session active again. Raises SessionNotFound."""
-        id = self._encoder.identifier(session_id, "session_id")
-        return await self._engine.write(life.reopen, id, session=id)
+    # -- titles --------------------------------------------------------------------------------
 
-    async def delete(self, session_id: str, *, cascade: bool = True) -> list[str]:
-        """Deletes the session with its messages, usage and events: invisible at once, erased soon after.
+    async def set_title(self, session_id: str, title: str | None) -> str | None:
+        """Gives the session a title, cleaned as `clean_title` does; blank or None takes it away. Returns
+        the title. Raises SessionNotFound, InvalidTitle, TitleTaken."""
+        text = self._encoder.text(titles.clean_title(title), "title")
+        return await self._write(titles.set_title, session_id, text, self._user, alone=False)
 
-        `cascade` follows spawned children: ephemeral and linked ones go too, detached ones and those of
-        every other relation stay, without a parent. `cascade=False`: all children stay. Returns the ids
-        that are gone, [] if there was no such session. Events with a text of their own stay for now.
+    async def by_title(self, title: str) -> Session | None:
+        """The session of exactly that title, or None."""
+        id = await self._engine.read(titles.find_title, as_id(title), self._user) if is_storable(title) else None
+        return None if id is None else await self.get(id)
+
+    async def resolve_title(self, title: str) -> str | None:
+        """The id of the latest of the title's numbered variants (`title #2`), else of the one that has
+        exactly the title, else None."""
+        if not is_storable(as_id(title)):
+            return None
+        return await self._engine.read(titles.resolve_title, title, self._user)
+
+    async def next_title(self, base: str) -> str:
+        """A title that is free: the base, without a number it may have, or `base #N` with the next
+        number. It is not reserved. Raises InvalidTitle."""
+        cleaned = titles.clean_title(base)
+        if cleaned is None:
+            raise InvalidTitle("a title needs something visible in it")
+        return await self._engine.read(titles.next_title, cleaned)
+
+    # -- lineage -------------------------------------------------------------------------------
+
+    async def children(self, session_id: str, *, relation: Several = None) -> list[Session]:
+        """The sessions right below, by creation, then id; only those of that relation, if given."""
+        return await self._access.read(lineage.read_children, session_id, relations_of(relation), self._user)
+
+    async def ancestors(self, session_id: str) -> list[Session]:
+        """The sessions above, the root first."""
+        return await self._access.read(lineage.read_ancestors, session_id, self._user)
+
+    async def descendants(self, session_id: str) -> list[Session]:
+        """Every session below, by creation, then id."""
+        return await self._access.read(lineage.read_descendants, session_id, self._user)
+
+    async def root(self, session_id: str) -> Session | None:
+        """The topmost session of the line, which may be the session itself; None if it is unknown."""
+        return await self._access.read(lineage.read_root, session_id, self._user)
+
+    async def tip(self, session_id: str) -> Session | None:
+        """Where the line goes on to: the latest continuation of the latest continuation of…, which may be
+        the session itself; None if it is unknown."""
+        return await self._access.read(lineage.read_tip, session_id, self._user)
+
+    async def fork(
+        self, origin_id: str, /, *, at_seq: int | None = None, session_id: str | None = None,
+        **fields: Unpack[SessionFields],
+    ) -> Session:  # fmt: skip
+        """A new session below that one, with its transcript up to and with the message `at_seq` (all of it,
+        if left out); `session_id`: its id. In the copy, seqs begin anew; a compaction that stands across
+        that place is undone in it. What is not given is as there: source, user, model, config, system
+        prompt, metadata.
+
+        Raises SessionNotFound, SessionExists, and InvalidRecord for a seq that is not in the transcript.
         """
-        id = self._encoder.identifier(session_id, "session_id")
-        while (gone := await self._engine.write(life.delete, id, cascade)) is None:
+        new = self._new(session_id, {"relation": "fork", **fields, "parent_id": origin_id})
+        place = None if at_seq is None else bounded(at_seq, "at_seq")
+        size = size_of(self._encoder, *new)
+        return await self._write(fork, origin_id, new, place, self._limits.spawn_depth, alone=False, size=size)
+
+    async def returned(self, session_id: str, status: str = "completed") -> bool:
+        """A spawned session returned to its parent: an ephemeral one that completed is deleted, with what
+        it spawned (True); any other is kept, and ended with the status (False). Raises SessionNotFound."""
+        text = self._encoder.identifier(status, "status")
+        while (gone := await self._write(
+            retention.returned, session_id, text, self._engine.fulltext, self._user, alone=False
+        )) is None:  # fmt: skip
             pass
         return gone
 
+    # -- state and turns -----------------------------------------------------------------------
+
+    async def state(self, session_id: str) -> State | None:
+        """Where the agent is: seqs, round, send, and what is pending; None if the session is unknown."""
+        return await self._access.read(state.read_state, session_id)
+
+    async def set_round(self, session_id: str, round_index: int) -> None:
+        """Sets the current round. Raises SessionNotFound."""
+        await self._write(state.set_round, session_id, bounded(round_index, "round_index"))
+
+    async def set_pending(self, session_id: str, value: Any) -> None:
+        """Keeps what is left to do, any JSON; `{}` and None clear. Raises SessionNotFound."""
+        text = self._encoder.pending(value)
+        await self._write(state.set_pending, session_id, text, size=size_of(self._encoder, text))
+
+    def turn(self, session_id: str, *, holder: str, ttl_s: float | None = None) -> AbstractAsyncContextManager[Turn]:
+        """The session's turn, across processes: `async with store.sessions.turn(id, holder="w1") as turn`.
+
+        A lease of `ttl_s` seconds (`Timeouts.lease_s`), renewed while it is held and given back at the
+        end. Give `turn.fence` to what is written in it: whoever was superseded is refused (TurnLost).
+        Entering raises TurnTaken if another holder has it, SessionNotFound.
+        """
+        id = self._encoder.identifier(session_id, "session_id")
+        ttl_ms = milliseconds(self._timeouts.lease_s if ttl_s is None else ttl_s, "ttl_s") or 1
+        return Lease(self._access, id, self._encoder.identifier(holder, "holder"), ttl_ms)
+
+    # -- listing -------------------------------------------------------------------------------
+
     async def list(
-        self,
-        *,
-        source: Several = None,
-        exclude_source: Several = None,
-        user_id: Several = None,
-        key: Several = None,
-        status: Several = None,
-        kind: Several = None,
-        parent_id: Several = None,
-        title_contains: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        order: Order = "activity",
-        limit: int | None = 20,
-        after: str | None = None,
-    ) -> Page[Session]:
+        self, *, order: Order = "activity", limit: int | None = 20, after: str | None = None,
+        **filters: Unpack[SessionFilters],
+    ) -> Page[Session]:  # fmt: skip
         """Sessions, newest first by last activity or creation; `page.next` goes into `after`. A limit of
         None gives all of them at once: `stream` is kinder.
 
-        Archived and child sessions are included unless filtered. An empty include matches nothing, an
-        empty exclude excludes nothing. `since` (inclusive) and `until` (exclusive) bound the time of
-        the chosen order.
+        Archived and child sessions are included unless filtered. Each filter takes one value or several;
+        an empty include matches nothing, an empty exclude excludes nothing. `title_contains` ignores the
+        case of ASCII letters. `since` (inclusive) and `until` (exclusive) bound the time of the order.
         """
-        where = self._where(**_given(locals(), without=("limit", "after")))
-        return await self._engine.read(listing.read_page, where, order, page_size(limit), after)
+        where = self._where(order, filters)
+        return await self._engine.read(listing.read_page, where, order, page_size(limit), after, self._user)
 
     async def stream(
-        self,
-        *,
-        source: Several = None,
-        exclude_source: Several = None,
-        user_id: Several = None,
-        key: Several = None,
-        status: Several = None,
-        kind: Several = None,
-        parent_id: Several = None,
-        title_contains: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        order: Order = "activity",
-        after: str | None = None,
+        self, *, order: Order = "activity", after: str | None = None, **filters: Unpack[SessionFilters]
     ) -> AsyncIterator[Session]:
         """Every session that `list` would page through; nothing is held between pages."""
-        where = self._where(**_given(locals(), without=("after",)))
+        where = self._where(order, filters)
         while True:
-            page: Page[Session] = await self._engine.read(listing.read_page, where, order, _PAGE, after)
+            page: Page[Session] = await self._engine.read(listing.read_page, where, order, _PAGE, after, self._user)
             for session in page.items:
                 yield session
             if page.next is None:
                 return
             after = page.next
 
-    async def count(
-        self,
-        *,
-        source: Several = None,
-        exclude_source: Several = None,
-        user_id: Several = None,
-        key: Several = None,
-        status: Several = None,
-        kind: Several = None,
-        parent_id: Several = None,
-        title_contains: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        order: Order = "activity",
-    ) -> int:
+    async def count(self, *, order: Order = "activity", **filters: Unpack[SessionFilters]) -> int:
         """How many sessions `list` would page through."""
-        return await self._engine.read(listing.read_count, self._where(**_given(locals())))
+        return await self._engine.read(listing.read_count, self._where(order, filters))
 
-    def _where(
-        self, *, order: str, source: Several, exclude_source: Several, user_id: Several, key: Several,
-        status: Several, kind: Several, parent_id: Several, title_contains: str | None,
-        since: datetime | None, until: datetime | None,
-    ) -> Filter:  # fmt: skip
-        where = Filter()
-        column = f"s.{listing.ORDERS[one_of(listing.ORDERS, order, 'order')]}"
-        where.among("s.source", source)
-        where.excluding("s.source", exclude_source)
-        where.among("s.user_id", user_id)
-        where.among("s.key", key)
-        where.among("s.status", _each_of(Status, status, "status"))
-        where.among("s.kind", _each_of(Kind, kind, "kind"))
-        if parent_id is not None:
-            parents = texts_of(parent_id, "parent_id")
-            where.add("s.parent IN (SELECT session FROM sessions WHERE id IN :parents)", parents=parents)
-        if title_contains is not None:
-            where.contains("s.title", title_contains)
-        where.between(column, since, until)
-        return where
+    def _where(self, order: str, filters: Mapping[str, Any]) -> Filter:
+        return self._access.narrow(filter_of(order, **filters), "s.user_id")
 
+    # -- what goes, and moving -----------------------------------------------------------------
 
-def _given(given: dict[str, Any], without: Sequence[str] = ()) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name not in ("self", *without)}
+    async def delete(self, session_id: str, *, cascade: bool = True) -> list[str]:
+        """Deletes the session with its messages, usage and events: invisible at once, erased soon after.
 
+        `cascade` follows spawned children: ephemeral and linked ones go too, detached ones and those of
+        every other relation stay, without a parent. `cascade=False`: all children stay. Returns the ids
+        that are gone, [] if there was no such session.
+        """
+        given = (retention.delete, session_id, cascade, self._engine.fulltext, self._user)
+        while (gone := await self._write(*given, alone=False)) is None:
+            pass
+        return gone
 
-def _alone(new: life.NewSession) -> str | None:
-    """The one session it touches; with a parent they are two."""
-    return new.id if new.parent_id is None else None
+    async def prune(
+        self, *, idle_for: timedelta, source: Several = None, include_active: bool = False, dry_run: bool = False
+    ) -> list[str]:
+        """Deletes sessions whose last activity is longer ago than `idle_for`, the longest idle first; the
+        ids. Ended ones only, unless `include_active`; archived ones never. Children that are active or
+        recent stay, without a parent. `dry_run` only tells."""
+        where = self._access.narrow(as_idle(idle_for, source, include_active), "s.user_id")
+        pruned: list[str] = []
+        after: retention.Place | None = None
+        while True:
+            ids, after = await self._engine.read(retention.read_idle, where, after, _PAGE)
+            if not ids:
+                return pruned
+            pruned += ids if dry_run else await self._prune(ids, where)
 
+    async def _prune(self, ids: list[str], where: Filter) -> list[str]:
+        given = (retention.prune, ids, where, self._engine.fulltext)
+        while (gone := await self._engine.write(*given, lane=Lane.BACKGROUND)) is None:
+            pass
+        return gone
 
-def _storable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\x00" not in text
+    async def export(self, session_id: str) -> dict[str, Any] | None:
+        """The whole session as JSON has it: its columns, `messages` in every state, `compactions` and
+        `usage`, of one moment; None if it is unknown. `import_` takes it back."""
+        return await self._access.read(transfer.read_record, session_id, self._user)
 
+    async def export_all(self, **filters: Unpack[SessionFilters]) -> AsyncIterator[dict[str, Any]]:
+        """Every session that matches, in the order of creation, each of one moment; what is deleted
+        meanwhile is left out. `since` and `until` are of the creation."""
+        where = self._where("created", filters)
+        last = 0
+        while True:
+            ids, last = await self._engine.read(transfer.read_ids, where, last, _PAGE)
+            for id in ids:
+                record = await self.export(id)
+                if record is not None:
+                    yield record
+            if not ids:
+                return
 
-def one_of(allowed: Any, value: Any, name: str) -> str:
-    """The value, if it is one of an enumeration's."""
-    values = [str(each) for each in allowed]
-    if value not in values:
-        raise InvalidRecord(f"{name} must be one of {', '.join(values)}, not {value!r}")
-    return str(value)
+    async def import_(
+        self,
+        records: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> Imported:
+        """Takes in what `export` gave, here or elsewhere, a session in one transaction. Every column comes
+        back as it was; counters are made anew.
 
-
-def _each_of(allowed: Any, values: Several, name: str) -> list[str] | None:
-    if values is None:
-        return None
-    return [one_of(allowed, value, name) for value in as_list(values)]
+        Ids that are there already are left alone (`Imported.existing`). A title or live key that another
+        session has, and a parent that is neither there nor among the records, is left out and reported;
+        what is not a record is rejected, with its place among the records, and does not stop the rest.
+        The spawn depth is not limited. `progress` gets the number of records done. `redact` is called in a
+        worker thread.
+        """
+        return await import_records(self._access, self._encoder, records, progress)

@@ -1,11 +1,15 @@
-"""Titles: cleaned in the caller, unique in the store."""
+"""Titles: cleaned in the caller, unique in the store; numbered variants end in ` #` and digits."""
 
 from __future__ import annotations
 
 import re
 
-from ..engine.operation import Operation, one
+from ..access import missing
+from ..engine.operation import Operation, all, lock, one
 from ..errors import InvalidTitle, TitleTaken
+from ..filters import end_of_range
+from ..journal import happened
+from .change import change
 
 LONGEST = 100
 
@@ -28,13 +32,95 @@ def clean_title(text: str | None) -> str | None:
     return title or None
 
 
-def holder_of(title: str, but: str) -> Operation[str | None]:
-    """The other session that has the title."""
-    holder = yield one("SELECT id FROM sessions WHERE title = :title AND id <> :id", title=title, id=but)
-    return holder and holder.id
+def holder_of(title: str, but: str, within: str | None = None) -> Operation[tuple[bool, str | None]]:
+    """Whether another session has the title, and which; not named if it is not of the user `within`."""
+    row = yield one("SELECT id, user_id FROM sessions WHERE title = :title AND id <> :id", title=title, id=but)
+    if row is None:
+        return False, None
+    return True, row.id if within is None or row.user_id == within else None
 
 
-def claim(title: str | None, session_id: str) -> Operation[None]:
+def claim(title: str | None, session_id: str, within: str | None = None) -> Operation[None]:
     """Raises TitleTaken if another session has the title."""
-    if title is not None and (holder := (yield from holder_of(title, but=session_id))):
-        raise TitleTaken(title, by=holder)
+    if title is None:
+        return
+    taken, by = yield from holder_of(title, session_id, within)
+    if taken:
+        raise TitleTaken(title, by)
+
+
+def set_title(session_id: str, title: str | None, within: str | None) -> Operation[str | None]:
+    """Gives a session its title; None takes it away."""
+    yield lock(session_id)
+    row = yield one("SELECT session, title FROM sessions WHERE id = :id", id=session_id)
+    if row is None:
+        raise missing(session_id)
+    yield from claim(title, session_id, within)
+    if title != row.title:
+        yield from change(row.session, {"title": title})
+        yield from happened("store.titled", session_id, title)
+    return title
+
+
+def find_title(title: str, within: str | None) -> Operation[str | None]:
+    """The session of exactly that title."""
+    row = yield one("SELECT id, user_id FROM sessions WHERE title = :title AND id IS NOT NULL", title=title)
+    return row.id if row and within in (None, row.user_id) else None
+
+
+def resolve_title(title: str, within: str | None) -> Operation[str | None]:
+    """The latest of the title's numbered variants, by creation, then id; else that of exactly the title."""
+    variants = yield from _variants(title)
+    own = [(created_at, id) for _, created_at, id, user in variants if within in (None, user)]
+    if own:
+        return max(own)[1]
+    return (yield from find_title(title, within))
+
+
+_VARIANTS = """
+SELECT title, created_at, id, user_id FROM sessions
+WHERE title >= :first AND title < :end AND id IS NOT NULL"""
+
+Variant = tuple[int, int, str, str | None]
+"""number, time of creation, id and user"""
+
+
+def _variants(base: str) -> Operation[list[Variant]]:
+    first = f"{base} #"
+    rows = yield all(_VARIANTS, first=first, end=end_of_range(first))
+    numbered = [(row.title.removeprefix(first), row) for row in rows]
+    return [(int(n), row.created_at, row.id, row.user_id) for n, row in numbered if _is_number(n)]
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+def next_title(base: str) -> Operation[str]:
+    """The base, if nobody has it; else the number after the highest. The unnumbered one counts as the
+    first; the base is cut where the number would not fit."""
+    base = stem(base)
+    number = 1
+    if (yield from _is_taken(base)):
+        number = 2
+    for taken, *_ in (yield from _variants(base)):
+        number = max(number, taken + 1)
+    while number > 1 and (yield from _is_taken(variant(base, number))):
+        number += 1  # cut to fit, it may be the variant of another base
+    return variant(base, number)
+
+
+def _is_taken(title: str) -> Operation[bool]:
+    return (yield one("SELECT 1 AS n FROM sessions WHERE title = :title AND id IS NOT NULL", title=title)) is not None
+
+
+def stem(title: str) -> str:
+    """The title without the number at its end."""
+    base, mark, number = title.rpartition(" #")
+    return base if mark and base and _is_number(number) else title
+
+
+def variant(base: str, number: int) -> str:
+    """The base with its number, in 100 characters; the unnumbered title counts as the first."""
+    suffix = "" if number == 1 else f" #{number}"
+    return base[: LONGEST - len(suffix)].rstrip() + suffix

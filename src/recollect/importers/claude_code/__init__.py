@@ -14,10 +14,11 @@ from anyio import to_thread
 from ...encoding import Encoder
 from ...engine import Engine
 from ...engine.writer import Lane
+from ...reports import Imported
 from ...store import AsyncSessionStore
 from ..chunk import Chunk, Landed, load_chunk
 from ..cursor import Cursor, read_cursors
-from ..source import Imported, Progress, SourceFile, Tally, find_files
+from ..source import Progress, SourceFile, Tally, find_files
 from .state import agents_of
 from .transcript import IMPORTER, VERSION, Transcript
 

@@ -17,7 +17,7 @@ from ...errors import InvalidRecord
 from ...messages.amend import PARTS
 from ...messages.prepare import prepare
 from ...models import NewMessage, NewUsage
-from ...usage import prepare_round
+from ...usage.ledger import prepare_round
 from ..chunk import Chunk, Counted, Piece
 from ..cursor import Cursor, Kept, identity, tail_hash
 from ..lines import Line, LineReader

@@ -52,6 +52,8 @@ CREATE TABLE sessions (
 );
 CREATE UNIQUE INDEX sessions_title ON sessions (title) WHERE title IS NOT NULL;
 CREATE INDEX sessions_key ON sessions (key, session) WHERE key IS NOT NULL;
+-- live are those that are active: one for each key
+CREATE UNIQUE INDEX sessions_live ON sessions (key) WHERE key IS NOT NULL AND status = 'active';
 CREATE INDEX sessions_parent ON sessions (parent, created_at) WHERE parent IS NOT NULL;
 CREATE INDEX sessions_activity ON sessions (activity, session);
 CREATE INDEX sessions_created ON sessions (created_at, session);
@@ -106,6 +108,7 @@ CREATE TABLE compactions (
   after_tokens INTEGER,
   round_index INTEGER,
   created_at INTEGER NOT NULL,
+  undone_at INTEGER,
   PRIMARY KEY (session, seq)
 );
 

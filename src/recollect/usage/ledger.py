@@ -1,17 +1,17 @@
-"""Usage: a ledger of tokens and costs; the counters of a session are its sums, kept as it grows."""
+"""The ledger: rows of tokens and costs; the counters of a session are their sums, kept as it grows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from .encoding import Encoder, as_id, bounded, count, dollars, instant, millionths, moment, now
-from .engine import Engine
-from .engine.operation import Operation, Row, all, ids, lock, many, one
-from .errors import InvalidQuery, InvalidRecord, SessionNotFound
-from .filters import Filter
-from .models import NewUsage, UsageRound, UsageTotal
+from ..access import missing
+from ..encoding import Encoder, bounded, count, dollars, instant, millionths, moment, now
+from ..engine.operation import Operation, Row, all, ids, lock, many, one
+from ..errors import InvalidRecord
+from ..filters import Filter
+from ..models import NewUsage, UsageRound, UsageTotal
 
 TOKENS = (
     "prompt_tokens", "completion_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens",
@@ -50,12 +50,14 @@ class SessionRounds(NamedTuple):
     rounds: Sequence[Round]
 
 
-def prepare_round(encoder: Encoder, usage: NewUsage) -> Round:
-    """Checks and encodes one row."""
-    tokens = {name: _tokens(usage, name) for name in TOKENS if name != "total_tokens"}
+def prepare_round(encoder: Encoder, usage: NewUsage, *, signed: bool = False) -> Round:
+    """Checks and encodes one row; only that of a correction may be `signed`."""
+    tokens = {name: _tokens(usage, name, signed) for name in TOKENS if name != "total_tokens"}
     total = usage.total_tokens
     tokens["total_tokens"] = (
-        tokens["prompt_tokens"] + tokens["completion_tokens"] if total is None else _tokens(usage, "total_tokens")
+        tokens["prompt_tokens"] + tokens["completion_tokens"]
+        if total is None
+        else _tokens(usage, "total_tokens", signed)
     )
     costs = [millionths(getattr(usage, f"{name}_usd"), f"{name}_usd") for name in COSTS]
     created = instant(usage.created_at, "created_at")
@@ -70,11 +72,13 @@ def prepare_round(encoder: Encoder, usage: NewUsage) -> Round:
     )
 
 
-def _tokens(usage: NewUsage, name: str) -> int:
-    value = count(getattr(usage, name), name)
+def _tokens(usage: NewUsage, name: str, signed: bool) -> int:
+    value = getattr(usage, name)
     if value is None:
         raise InvalidRecord(f"{name} must be a whole number, not None")
-    return value
+    if signed and bounded(value, name) < 0:
+        return -(count(-value, name) or 0)
+    return count(value, name) or 0
 
 
 # -- operations ------------------------------------------------------------------------------------
@@ -120,7 +124,7 @@ def record_round(session_id: str, round_: Round) -> Operation[None]:
     yield lock(session_id)
     session = yield one(_SESSION, id=session_id)
     if session is None:
-        raise SessionNotFound(f"no session {session_id!r}; not stored")
+        raise missing(session_id)
     yield from write_rounds([SessionRounds(session.session, session.send_index, session.round_index, [round_])])
 
 
@@ -242,12 +246,12 @@ DAY_MS = 86_400_000
 _DAY = f"(u.created_at - CASE WHEN u.created_at < 0 THEN {DAY_MS - 1} ELSE 0 END) / {DAY_MS}"
 """division cuts towards zero: before 1970 that is the wrong day"""
 
-_GROUPS = {"session": "s.id", "model": "u.model", "source": "s.source", "day": _DAY}
+GROUPS = {"session": "s.id", "model": "u.model", "source": "s.source", "day": _DAY}
 
 
 def read_totals(by: str, where: Filter) -> Operation[list[UsageTotal]]:
     """Sums of the ledger by group, largest first; of equals, what has no group comes first."""
-    group = _GROUPS[by]
+    group = GROUPS[by]
     sums = ", ".join(f"CAST(COALESCE(SUM(u.{name}), 0) AS BIGINT) AS {name}" for name in _COUNTED)
     rows = yield all(
         f"SELECT {group} AS grouped, COUNT(*) AS rounds, {sums}"
@@ -266,77 +270,3 @@ def _total(by: str, row: Row) -> UsageTotal:
         group, row.rounds, row.prompt_tokens, row.completion_tokens, row.total_tokens, row.cache_read_tokens,
         row.cache_write_tokens, row.reasoning_tokens, row.estimated_cost / 1_000_000, row.actual_cost / 1_000_000,
     )  # fmt: skip
-
-
-# -- the room --------------------------------------------------------------------------------------
-
-
-class Usage:
-    """The ledger of `store.usage`."""
-
-    def __init__(self, engine: Engine, encoder: Encoder) -> None:
-        self._engine = engine
-        self._encoder = encoder
-
-    async def record_round(
-        self,
-        session_id: str,
-        *,
-        round_index: int,
-        send_index: int | None = None,
-        prompt_tokens: int = 0,
-        completion_tokens: int = 0,
-        total_tokens: int | None = None,
-        cache_read_tokens: int = 0,
-        cache_write_tokens: int = 0,
-        reasoning_tokens: int = 0,
-        estimated_cost_usd: float | None = None,
-        actual_cost_usd: float | None = None,
-        model: str | None = None,
-        source: str | None = None,
-        cost_status: str | None = None,
-        cost_source: str | None = None,
-        pricing_version: str | None = None,
-        billing_provider: str | None = None,
-        billing_base_url: str | None = None,
-        billing_mode: str | None = None,
-        created_at: datetime | None = None,
-    ) -> None:
-        """Records the usage of a round of the model, in place of what was recorded for it before.
-
-        `send_index` left out is the session's current send. Raises SessionNotFound, InvalidRecord.
-        """
-        given: Mapping[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "session_id")}
-        round_ = prepare_round(self._encoder, NewUsage(**given))
-        await self._engine.write(
-            record_round, self._encoder.identifier(session_id, "session_id"), round_, session=session_id
-        )
-
-    async def rounds(self, session_id: str) -> list[UsageRound]:
-        """The session's ledger in order; empty if there is no such session."""
-        return await self._engine.read(read_rounds, as_id(session_id))
-
-    async def totals(
-        self,
-        *,
-        by: Literal["session", "model", "source", "day"] = "session",
-        session_id: str | Sequence[str] | None = None,
-        source: str | Sequence[str] | None = None,
-        user_id: str | Sequence[str] | None = None,
-        model: str | Sequence[str] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> list[UsageTotal]:
-        """Sums by session, model, source of the session, or day (UTC), largest total first.
-
-        `since` is inclusive, `until` exclusive. Raises InvalidQuery for another `by`.
-        """
-        if not isinstance(by, str) or by not in _GROUPS:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidQuery(f"totals by {by!r}: it must be one of {', '.join(_GROUPS)}")
-        where = Filter()
-        where.among("s.id", session_id)
-        where.among("s.source", source)
-        where.among("s.user_id", user_id)
-        where.among("u.model", model)
-        where.between("u.created_at", since, until)
-        return await self._engine.read(read_totals, by, where)

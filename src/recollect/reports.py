@@ -1,0 +1,77 @@
+"""What work reports when it is done: facts about the store, what was imported, what was found wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts about a store. Taking them changes nothing."""
+
+    sessions: int
+    messages: int
+    events: int
+    writes: int
+    """operations committed by this store since it was opened"""
+    batches: int
+    largest_batch: int
+    queue_depth: int
+    queue_high_water: int
+    retries: int
+    """batches that did not get the database before their deadline"""
+    commit_ms: float
+    """mean time of a batch, milliseconds"""
+    readers: int
+    readers_busy: int
+    index_lag: int
+    """ids committed and not yet looked at by the search index"""
+    index_state: str
+    """`ready`, `building` (behind) or `damaged` (about to be rebuilt)"""
+    search_behind: int
+    """searches answered before the index had caught up"""
+    unindexed_bytes: int
+    """text beyond `Limits.indexed_bytes` of a row"""
+    wal_bytes: int
+    database_bytes: int
+    dropped: int
+    """`append_nowait` receipts that failed and were never awaited"""
+    replaced: int
+    """NUL characters and lone surrogates stored as U+FFFD"""
+    schema_version: int
+    sqlite_version: str
+    durability: str
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Something that was not imported, and why."""
+
+    kind: str
+    """`files`, `lines` (not a record at all), or what it would have become"""
+    file: str
+    """where it was read; empty for records that were given"""
+    line: int | None
+    """counted from 1; None where it is the file"""
+    reason: str
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run brought, per kind of record (`sessions`, `messages`, `usage`…); a kind that is not
+    there counts 0."""
+
+    files: int
+    unchanged: int
+    """files that nothing was done to since the last run: they were not even opened"""
+    inserted: Counter[str]
+    amended: Counter[str]
+    """records there already of which more has come"""
+    duplicate: Counter[str]
+    """records there already"""
+    rejected: Counter[str]
+    skipped: Counter[str]
+    """records of the format that hold nothing to keep, by their type"""
+    rejections: tuple[Rejection, ...]
+    """the first 1,000 of them, with their places"""
+    existing: tuple[str, ...] = ()
+    """ids of sessions that were left out because they are there, where records were given"""

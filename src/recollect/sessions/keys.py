@@ -1,0 +1,44 @@
+"""Gateway keys: a platform's chat or thread has one live session, and after it the next."""
+
+from __future__ import annotations
+
+from ..encoding import now
+from ..engine.operation import Operation, lock, one
+from ..models import Session
+from .life import NewSession, end_row, insert
+from .record import COLUMNS, TABLES, existing, session
+
+IDLE = "idle"
+"""the reason with which a session ends that was idle for too long"""
+
+_LIVE = f"SELECT {COLUMNS} FROM {TABLES} WHERE s.key = :key AND s.status = 'active'"
+
+
+def read_live(key: str, idle_ms: int | None, within: str | None) -> Operation[Session | None]:
+    """The live session of the key, unless it was idle for so long."""
+    row = yield one(_LIVE, key=key)
+    if row is None or within not in (None, row.user_id) or _is_idle(row.last_active_at, idle_ms):
+        return None
+    return session(row, within)
+
+
+def _is_idle(last_active: int, idle_ms: int | None) -> bool:
+    return idle_ms is not None and now() - last_active >= idle_ms
+
+
+def next_of_key(new: NewSession, idle_ms: int | None, reset: str | None, deepest: int) -> Operation[Session]:
+    """The live session of the key if it may stay, else the next one: the other is ended with it."""
+    holder = yield one("SELECT id FROM sessions WHERE key = :key AND status = 'active'", key=new.key)
+    yield lock(*sorted({new.id, new.parent_id or new.id, holder.id if holder else new.id}))
+    row = yield one(
+        "SELECT session, id, user_id, last_active_at, ended_at, status FROM sessions"
+        " WHERE key = :key AND status = 'active'",
+        key=new.key,
+    )
+    if row is not None and new.within in (None, row.user_id):
+        reason = reset or (IDLE if _is_idle(row.last_active_at, idle_ms) else None)
+        if reason is None:
+            return (yield from existing(row.id, new.within))
+        yield from end_row(row, row.id, reason)
+    yield from insert(new, deepest)
+    return (yield from existing(new.id, new.within))

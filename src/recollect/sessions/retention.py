@@ -1,0 +1,119 @@
+"""What goes: a session deleted, a child that returned, those that were idle for long.
+
+A session that goes loses its id, and with it everything that could name it; the keeper erases its rows
+in chunks. Its events are deleted first, some at a time: an operation answers None as long as there are
+more, and nothing else is done then. Children that stay lose their parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from ..access import missing
+from ..encoding import now, second
+from ..engine.fulltext import FullText
+from ..engine.operation import Operation, Row, all, execute, lock, one, tuples
+from ..errors import InvalidRecord
+from ..filters import Filter
+from ..journal import deleted
+from ..search.index import erase_events
+from .change import withdraw
+from .life import end_row
+from .lineage import dependents
+
+EVENTS_AT_ONCE = 256
+"""events deleted in one transaction"""
+
+
+def delete(session_id: str, cascade: bool, fulltext: FullText, within: str | None) -> Operation[list[str] | None]:
+    """Takes a session out, with its ephemeral and linked spawned descendants if `cascade`."""
+    yield lock(session_id)
+    root = yield one("SELECT session, id FROM sessions WHERE id = :id", id=session_id)
+    if root is None:
+        return []
+    going: list[Row] = [root]
+    if cascade:
+        going += yield from dependents([root.session], within)
+        yield lock(*sorted(row.id for row in going))
+    return (yield from retire(going, fulltext))
+
+
+def retire(going: Sequence[Row], fulltext: FullText) -> Operation[list[str] | None]:
+    """Takes these sessions out; their ids, or None while there are events to delete."""
+    gone = [row.id for row in going]
+    events = yield tuples("SELECT id FROM events WHERE session_id IN :gone LIMIT :n", gone=gone, n=EVENTS_AT_ONCE)
+    if events:
+        yield from erase_events(fulltext, [id for (id,) in events])
+        if len(events) == EVENTS_AT_ONCE:
+            return None
+    numbers = [row.session for row in going]
+    yield execute(
+        "UPDATE sessions SET parent = NULL, revision = revision + 1 WHERE parent IN :numbers", numbers=numbers
+    )
+    yield from withdraw(numbers)
+    yield execute("DELETE FROM session_texts WHERE session IN :numbers", numbers=numbers)
+    yield from deleted(gone)
+    return gone
+
+
+COMPLETED = "completed"
+
+
+def returned(session_id: str, status: str, fulltext: FullText, within: str | None) -> Operation[bool | None]:
+    """A child returned: an ephemeral one that completed goes, with what is below it; any other is ended."""
+    yield lock(session_id)
+    row = yield one("SELECT session, kind, lifecycle, status, ended_at FROM sessions WHERE id = :id", id=session_id)
+    if row is None:
+        raise missing(session_id)
+    if row.kind == "subagent" and row.lifecycle == "ephemeral" and status == COMPLETED:
+        gone = yield from delete(session_id, True, fulltext, within)
+        return None if gone is None else True
+    if row.kind == "subagent" and row.ended_at is None:
+        yield from end_row(row, session_id, status)
+    return False
+
+
+# -- those that were idle --------------------------------------------------------------------------
+
+
+def as_idle(idle_for: timedelta, source: str | Sequence[str] | None, include_active: bool) -> Filter:
+    """The condition that sessions to prune meet."""
+    if not isinstance(idle_for, timedelta) or idle_for < timedelta(0):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRecord(f"idle_for must be a timedelta of at least 0, not {idle_for!r}")
+    where = Filter()
+    since = now() - idle_for // timedelta(milliseconds=1)
+    where.add("s.activity <= :until_second", until_second=second(since))
+    where.add("s.last_active_at < :until", until=since)
+    where.among("s.source", source)
+    where.among("s.status", ["active", "ended"] if include_active else "ended")
+    return where
+
+
+Place = tuple[int, int]
+"""activity and number of a session: where the next page begins"""
+
+
+def read_idle(where: Filter, after: Place | None, n: int) -> Operation[tuple[list[str], Place | None]]:
+    """The next sessions to prune, the longest idle first, and the place of the last."""
+    behind = "" if after is None else " AND (s.activity, s.session) > (:activity, :number)"
+    params = {} if after is None else {"activity": after[0], "number": after[1]}
+    rows = yield all(
+        f"SELECT s.id, s.activity, s.session FROM sessions s WHERE s.id IS NOT NULL{where.sql}{behind}"
+        " ORDER BY s.activity, s.session LIMIT :n",
+        n=n,
+        **where.params,
+        **params,
+    )
+    return [row.id for row in rows], (rows[-1].activity, rows[-1].session) if rows else None
+
+
+def prune(session_ids: Sequence[str], where: Filter, fulltext: FullText) -> Operation[list[str] | None]:
+    """Takes those of these sessions out that are still to be pruned."""
+    yield lock(*sorted(session_ids))
+    going = yield all(
+        f"SELECT s.session, s.id FROM sessions s WHERE s.id IN :ids{where.sql} ORDER BY s.activity, s.session",
+        ids=session_ids,
+        **where.params,
+    )
+    return (yield from retire(going, fulltext)) if going else []

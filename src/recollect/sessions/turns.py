@@ -1,0 +1,147 @@
+"""One turn at a time: a lease on a session, with a fence that grows, so that a holder who was
+superseded can be told apart and refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from ..access import Access, missing
+from ..encoding import moment, now
+from ..engine.operation import Operation, execute, lock, one
+from ..errors import StoreClosed, StoreError, TurnLost, TurnTaken
+
+log = logging.getLogger("recollect")
+
+RENEWALS = 3
+"""a lease is renewed so many times in its life: two may fail"""
+
+_LEASE = """
+SELECT s.session, l.holder, l.expires_at, l.fence
+FROM sessions s LEFT JOIN leases l ON l.session = s.session WHERE s.id = :id"""
+
+_TAKE = """
+INSERT INTO leases (session, holder, acquired_at, expires_at, fence)
+VALUES (:session, :holder, :now, :expires, :fence)
+ON CONFLICT (session) DO UPDATE SET holder = excluded.holder, acquired_at = excluded.acquired_at,
+  expires_at = excluded.expires_at, fence = excluded.fence"""
+
+
+def acquire(session_id: str, holder: str, ttl_ms: int) -> Operation[int]:
+    """Takes the turn if nobody has it or its lease has expired; the fence."""
+    yield lock(session_id)
+    row = yield one(_LEASE, id=session_id)
+    if row is None:
+        raise missing(session_id)
+    at = now()
+    if row.fence is not None and row.expires_at > at:
+        raise TurnTaken(session_id, row.holder, moment(row.expires_at))
+    fence = (row.fence or 0) + 1
+    yield execute(_TAKE, session=row.session, holder=holder, now=at, expires=at + ttl_ms, fence=fence)
+    return fence
+
+
+def renew(session_id: str, fence: int, ttl_ms: int) -> Operation[bool]:
+    """Lengthens the lease; False if another holder has the turn."""
+    row = yield one(_LEASE, id=session_id)
+    if row is None or row.fence != fence:
+        return False
+    yield execute(
+        "UPDATE leases SET expires_at = :expires WHERE session = :session AND fence = :fence",
+        session=row.session,
+        fence=fence,
+        expires=now() + ttl_ms,
+    )
+    return True
+
+
+def release(session_id: str, fence: int) -> Operation[None]:
+    """Gives the turn back. The fence grows, so that what comes late with the old one is refused."""
+    row = yield one(_LEASE, id=session_id)
+    if row is not None and row.fence == fence:
+        yield execute(
+            "UPDATE leases SET expires_at = 0, fence = fence + 1 WHERE session = :session", session=row.session
+        )
+
+
+def check_fence(session: int, fence: int | None, session_id: str) -> Operation[None]:
+    """Raises TurnLost unless the fence, where one is given, is that of the turn's holder."""
+    if fence is None:
+        return
+    row = yield one("SELECT fence FROM leases WHERE session = :session", session=session)
+    if row is None or row.fence != fence:
+        raise TurnLost(f"fence {fence} does not hold the turn of {session_id!r}; not stored")
+
+
+class Turn(NamedTuple):
+    """The turn of a session, as long as its `async with` lasts: give `fence` to what is written in it."""
+
+    session_id: str
+    holder: str
+    fence: int
+
+
+class Lease:
+    """Takes the turn on entering, renews it, gives it back on leaving."""
+
+    def __init__(self, access: Access, session_id: str, holder: str, ttl_ms: int) -> None:
+        self._access = access
+        self._session_id = session_id
+        self._holder = holder
+        self._ttl_ms = ttl_ms
+        self._fence = 0
+        self._renewal: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Turn:
+        taking = asyncio.ensure_future(self._write(acquire, self._holder, self._ttl_ms))
+        try:
+            self._fence = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._give_back)  # it may be ours already
+            raise
+        self._renewal = asyncio.create_task(self._renew(), name="recollect-turn")
+        return Turn(self._session_id, self._holder, self._fence)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._renewal is not None
+        self._renewal.cancel()
+        await asyncio.shield(self._releasing(self._fence))  # whoever is cancelled leaves; it is given back even so
+
+    async def _write(self, op: Any, *args: Any) -> Any:
+        return await self._access.write(op, self._session_id, *args)
+
+    def _give_back(self, taking: asyncio.Future[int]) -> None:
+        if not taking.cancelled() and taking.exception() is None:
+            self._releasing(taking.result())
+
+    def _releasing(self, fence: int) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._release(fence))
+        _remembered.add(task)
+        task.add_done_callback(_remembered.discard)
+        return task
+
+    async def _release(self, fence: int) -> None:
+        try:
+            await self._write(release, fence)
+        except StoreError as error:
+            log.warning("the turn of %r could not be given back, it expires: %s", self._session_id, error)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._ttl_ms / 1000 / RENEWALS)
+            try:
+                if not await self._write(renew, self._fence, self._ttl_ms):
+                    log.warning("%r has lost the turn of %r", self._holder, self._session_id)
+                    return
+            except StoreClosed:
+                return
+            except StoreError as error:
+                log.warning("the turn of %r could not be renewed now: %s", self._session_id, error)
+
+
+_remembered: set[asyncio.Task[None]] = set()
+"""releases under way whose callers are gone"""

@@ -1,0 +1,1 @@
+"""Usage: a ledger of tokens and costs; the counters of a session are its sums."""
