@@ -49,7 +49,7 @@ from .models import (
     UsageTotal,
 )
 from .options import Durability, Limits, Timeouts
-from .reports import Imported, Rejection, Stats
+from .reports import Imported, Problem, Rejection, Report, Stats
 from .scoped import ScopedStore
 from .sessions.titles import clean_title
 from .sessions.turns import Turn
@@ -79,11 +79,13 @@ __all__ = [
     "NewUsage",
     "NotAStore",
     "Page",
+    "Problem",
     "QueueFull",
     "ReadOnly",
     "Receipt",
     "Rejection",
     "Relation",
+    "Report",
     "Row",
     "SchemaTooNew",
     "ScopedStore",

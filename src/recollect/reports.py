@@ -75,3 +75,24 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     """the first 1,000 of them, with their places"""
     existing: tuple[str, ...] = ()
     """ids of sessions that were left out because they are there, where records were given"""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something that a check found wrong."""
+
+    kind: str
+    """`counter`: what is kept beside the rows differs from them; `parent`, `orphans`: a row that is missing"""
+    session_id: str | None
+    what: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a check looked at, and what it found."""
+
+    sessions: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found wrong."""
+        return not self.problems

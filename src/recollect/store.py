@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Self, Unpack
 
 from .access import Access
+from .check import Checked, check_orphans, check_page
 from .encoding import Encoder
 from .engine import Engine
 from .engine.operation import Operation
@@ -20,7 +21,7 @@ from .messages.receipt import Receipt
 from .messages.room import Messages
 from .models import Hit, Row
 from .options import Durability, Limits, Timeouts
-from .reports import Stats
+from .reports import Problem, Report, Stats
 from .scoped import ScopedStore
 from .search.index import VERSION, read_lag
 from .search.keeper import Keeper
@@ -226,6 +227,22 @@ class AsyncSessionStore:
             dropped=self._dropped,
             replaced=self._encoder.replaced,
         )
+
+    async def check(self, *, progress: Callable[[int], object] | None = None) -> Report:
+        """Compares what is kept beside the rows with the rows: the counters and previews of sessions with
+        their messages and ledger, and that nothing is without its session or parent. Changes nothing.
+
+        Pages of sessions, each of one moment; `progress` gets the number of sessions done.
+        """
+        problems: list[Problem] = list(await self._engine.read(check_orphans))
+        sessions, last = 0, 0
+        while last is not None:
+            page: Checked = await self._engine.read(check_page, last)
+            sessions, last = sessions + page.sessions, page.last
+            problems += page.problems
+            if progress is not None:
+                progress(sessions)
+        return Report(sessions, tuple(problems))
 
 
 _REMEMBERED = 1_000

@@ -309,6 +309,8 @@ def _write(folder: str, session: str, *records: dict) -> None:
 async def upkeep(store: AsyncSessionStore) -> None:
     """The keeper's work, statistics, one's own SQL."""
     await store.stats()
+    report = await store.check()
+    assert report.is_sound, report
     await store.query("SELECT COUNT(*) AS n FROM sessions WHERE source = :source", source="x")
     await store.flush(index=True)
     await store.write(condemn)

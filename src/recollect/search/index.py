@@ -268,7 +268,8 @@ def reset_step(fulltext: FullText, row_bytes: int) -> Operation[bool]:
     if not (yield from fulltext.reset()):
         return False
     yield execute(
-        "UPDATE index_state SET watermark = 0, version = :version, row_bytes = :row_bytes, unindexed_bytes = 0",
+        "UPDATE index_state SET watermark = 0, version = :version, row_bytes = :row_bytes, unindexed_bytes = 0,"
+        " unpurged = 0",
         version=VERSION,
         row_bytes=row_bytes,
     )
@@ -291,6 +292,7 @@ def erase_chunk(fulltext: FullText) -> Operation[bool]:
     rows = yield all(_ERASABLE, session=gone.session, n=ERASED_AT_ONCE, most=state.row_bytes)
     if rows:
         yield from _remove_entries(fulltext, state, rows)
+        yield from _note_erased(len(rows))
         yield many("DELETE FROM messages WHERE id = ?", [(row.id,) for row in rows])
         return True
     for table in ("compactions", "usage_rounds", "leases", "session_texts", "sessions"):
@@ -362,7 +364,25 @@ def erase_events(fulltext: FullText, ids: Sequence[int]) -> Operation[None]:
         yield from _remove_entries(fulltext, state, rows, _event_entry)
     except IndexDamaged:
         yield from condemn()
+    if rows:
+        yield from _note_erased(len(rows))
     yield many("DELETE FROM events WHERE id = ?", [(id,) for id in ids])
+
+
+def _note_erased(rows: int) -> Operation[None]:
+    """Their words go when the index is purged."""
+    yield execute("UPDATE index_state SET unpurged = unpurged + :rows", rows=rows)
+
+
+def read_unpurged() -> Operation[int]:
+    """Rows that were taken out of the index since it was purged."""
+    state = yield one("SELECT unpurged FROM index_state")
+    return state.unpurged
+
+
+def purged(rows: int) -> Operation[None]:
+    """Notes that so many of them are gone to the last byte."""
+    yield execute("UPDATE index_state SET unpurged = unpurged - :rows", rows=rows)
 
 
 def merge(fulltext: FullText, pages: int) -> Operation[Any]:

@@ -25,6 +25,8 @@ from .index import (
     erase_chunk,
     index_chunk,
     merge,
+    purged,
+    read_unpurged,
     read_work,
     reset_step,
     too_new,
@@ -44,6 +46,10 @@ MERGE_PAGES = 16
 BACKLOG_ROW = 512
 """bytes of text for which a row counts in `Limits.index_backlog`; a longer one counts for several"""
 
+PURGE_PAGES = 64
+PURGE_REST = 9
+"""pages of one turn of a purge, and the time after one in which there is no other, in its own length"""
+
 PAUSE_S, BUSY_PAUSE_S = 5.0, 1.0
 """between tries, after an error that may pass"""
 
@@ -62,6 +68,8 @@ class Keeper:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self._untidy = True
+        self._purged_until = 0.0
+        self._purge_due: asyncio.TimerHandle | None = None
         self._recovering = False
         self._lag = Lag(0, 0, 0, 0)
         self._row_bytes = 0
@@ -152,6 +160,7 @@ class Keeper:
                 self._untidy = True
         if self._untidy:
             await self._tidy()
+        await self._purge()
 
     async def _catch_up(self) -> None:
         if self._lag.version < VERSION:
@@ -186,6 +195,27 @@ class Keeper:
                 return
             await asyncio.sleep(0)
         self._untidy = False
+
+    async def _purge(self) -> None:
+        """Rewrites the index without the words of what was taken out of it, which merging alone leaves in
+        its older parts; at most a tenth of the time goes into that."""
+        rows = await self._engine.read(read_unpurged)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if not rows or self._waiters:
+            return
+        if began < self._purged_until:
+            if self._purge_due is None or self._purge_due.when() <= began:
+                self._purge_due = loop.call_at(self._purged_until, self._noticed.set)
+            return
+        more = await self._write(merge, self._engine.fulltext, -PURGE_PAGES)
+        while more:
+            if self._waiters:
+                return
+            await asyncio.sleep(0)
+            more = await self._write(merge, self._engine.fulltext, PURGE_PAGES)
+        await self._write(purged, rows)
+        self._purged_until = loop.time() + PURGE_REST * (loop.time() - began)
 
     async def _write(self, op: Callable[..., Any], *args: Any, lane: Lane = Lane.BACKGROUND) -> Any:
         return await self._engine.write(op, *args, lane=lane)

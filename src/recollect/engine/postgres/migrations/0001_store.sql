@@ -181,9 +181,10 @@ CREATE TABLE index_state (
   watermark BIGINT NOT NULL,           -- every row up to this id is indexed
   version BIGINT NOT NULL,             -- of the segmenter it was built by; 0 = to be made anew
   row_bytes BIGINT NOT NULL,           -- of a row's text so much was indexed
-  unindexed_bytes BIGINT NOT NULL      -- and so much was not, in all
+  unindexed_bytes BIGINT NOT NULL,      -- and so much was not, in all
+  unpurged BIGINT NOT NULL             -- rows taken out whose words may still lie in the index's pages
 );
-INSERT INTO index_state VALUES (1, 0, 0, 0, 0);
+INSERT INTO index_state VALUES (1, 0, 0, 0, 0, 0);
 
 -- the full-text index: words already folded and separated by the segmenter
 CREATE TABLE search_terms (

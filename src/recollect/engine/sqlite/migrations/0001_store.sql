@@ -181,6 +181,7 @@ CREATE TABLE index_state (
   watermark INTEGER NOT NULL,           -- every row up to this id is indexed
   version INTEGER NOT NULL,             -- of the segmenter it was built by; 0 = to be made anew
   row_bytes INTEGER NOT NULL,           -- of a row's text so much was indexed
-  unindexed_bytes INTEGER NOT NULL      -- and so much was not, in all
+  unindexed_bytes INTEGER NOT NULL,      -- and so much was not, in all
+  unpurged INTEGER NOT NULL             -- rows taken out whose words may still lie in the index's pages
 );
-INSERT INTO index_state VALUES (1, 0, 0, 0, 0);
+INSERT INTO index_state VALUES (1, 0, 0, 0, 0, 0);

@@ -1,0 +1,105 @@
+"""Checking a store: what is kept beside the rows, against the rows; a page of sessions at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from .engine.operation import Operation, Row, all, one
+from .messages.shift import read_calls, read_preview
+from .messages.transcript import ACTIVE
+from .reports import Problem
+
+PAGE = 50
+"""sessions checked in one snapshot"""
+
+
+class Checked(NamedTuple):
+    """A page: how many sessions it had, the number of the last (None: there was none), what was wrong."""
+
+    sessions: int
+    last: int | None
+    problems: list[Problem]
+
+
+_KEPT = """
+SELECT s.session, s.id, s.parent, p.id AS parent_id, s.created_at, s.last_active_at, s.activity, s.next_seq,
+  s.last_compaction_seq, s.preview, s.message_count, s.tool_call_count, s.input_tokens, s.output_tokens,
+  s.cache_read_tokens, s.cache_write_tokens, s.reasoning_tokens, s.estimated_cost, s.actual_cost
+FROM sessions s LEFT JOIN sessions p ON p.session = s.parent
+WHERE s.id IS NOT NULL AND s.session > :after ORDER BY s.session LIMIT :n"""
+
+_MESSAGES = f"""
+SELECT session, CAST(SUM(CASE WHEN state = {ACTIVE} THEN 1 ELSE 0 END) AS BIGINT) AS active, MAX(seq) AS last_seq
+FROM messages WHERE session IN :sessions GROUP BY session"""
+
+_LEDGER = """
+SELECT session, CAST(SUM(prompt_tokens) AS BIGINT) AS input_tokens,
+  CAST(SUM(completion_tokens) AS BIGINT) AS output_tokens,
+  CAST(SUM(cache_read_tokens) AS BIGINT) AS cache_read_tokens,
+  CAST(SUM(cache_write_tokens) AS BIGINT) AS cache_write_tokens,
+  CAST(SUM(reasoning_tokens) AS BIGINT) AS reasoning_tokens,
+  CAST(SUM(estimated_cost) AS BIGINT) AS estimated_cost, CAST(SUM(actual_cost) AS BIGINT) AS actual_cost
+FROM usage_rounds WHERE session IN :sessions GROUP BY session"""
+
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+_COSTS = ("estimated_cost", "actual_cost")
+
+
+def check_page(after: int) -> Operation[Checked]:
+    """The sessions behind the number `after`: counters against sums, and parents that are there."""
+    rows = yield all(_KEPT, after=after, n=PAGE)
+    if not rows:
+        return Checked(0, None, [])
+    numbers = [row.session for row in rows]
+    messages = {row.session: row for row in (yield all(_MESSAGES, sessions=numbers))}
+    ledger = {row.session: row for row in (yield all(_LEDGER, sessions=numbers))}
+    problems: list[Problem] = []
+    for row in rows:
+        found = yield from _derived(row, messages.get(row.session), ledger.get(row.session))
+        problems += _differences(row, found)
+        if row.parent is not None and row.parent_id is None:
+            problems.append(Problem("parent", row.id, "its parent is not there"))
+    return Checked(len(rows), numbers[-1], problems)
+
+
+def _derived(row: Row, messages: Row | None, ledger: Row | None) -> Operation[dict[str, Any]]:
+    """What the counters must be."""
+    calls = yield from read_calls(row.session, f"state = {ACTIVE}", {})
+    preview = yield from read_preview(row.session)
+    return {
+        "message_count": messages.active if messages else 0,
+        "tool_call_count": calls,
+        "preview": preview,
+        "activity": row.last_active_at // 1000,
+        "next_seq": max(row.next_seq, messages.last_seq + 1 if messages else 1),
+        **{name: getattr(ledger, name) if ledger else 0 for name in _TOKENS},
+        **{name: getattr(ledger, name) if ledger else None for name in _COSTS},
+    }
+
+
+def _differences(row: Row, derived: dict[str, Any]) -> Iterator[Problem]:
+    for name, value in derived.items():
+        kept = getattr(row, name)
+        if kept != value:
+            yield Problem("counter", row.id, f"{name} is {kept!r}, its rows say {value!r}")
+
+
+_ORPHANS = {
+    "messages": "SELECT COUNT(*) AS n FROM messages o LEFT JOIN sessions s ON s.session = o.session"
+    " WHERE s.session IS NULL",
+    "usage": "SELECT COUNT(*) AS n FROM usage_rounds o LEFT JOIN sessions s ON s.session = o.session"
+    " WHERE s.session IS NULL",
+    "compactions": "SELECT COUNT(*) AS n FROM compactions o LEFT JOIN sessions s ON s.session = o.session"
+    " WHERE s.session IS NULL",
+}
+
+
+def check_orphans() -> Operation[Sequence[Problem]]:
+    """Rows whose session is not there."""
+    problems: list[Problem] = []
+    for name, sql in _ORPHANS.items():
+        row = yield one(sql)
+        if row.n:
+            problems.append(Problem("orphans", None, f"{row.n} {name} belong to no session"))
+    return problems
