@@ -13,12 +13,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from . import appending, finding, importing, reading
+from . import appending, finding, gateway, importing, reading
 from .report import Row
 
 PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "append": appending.rows,
     "read": reading.rows,
+    "gateway": gateway.rows,
     "search": finding.rows,
     "import": importing.rows,
     "million": finding.million_rows,

@@ -133,6 +133,35 @@ def million_rows(folder: Path, repetitions: int) -> Iterator[Row]:
     for name, scope in (("a session", {"session": "s77"}), ("a user", {"user_id": "u7"}), ("all", {})):
         times = [asyncio.run(_scoped(path, common, scope)) * 1000 for _ in range(repetitions)]
         yield alone(f"newest 20 in {name} of a million, common term, p50", times, "ms")
+    for name, filters in (("all", {}), ("a user", {"user_id": "u7"}), ("by creation", {"order": "created"})):
+        pairs = [asyncio.run(_listed(path, filters)) for _ in range(repetitions)]
+        note = "beside it: the rows of the first page by plain sqlite3, with counts and newest times aggregated"
+        yield paired(f"list 20 of {MILLION:,} sessions with a million messages, {name}, p50", pairs, "ms", note)
+
+
+_AGGREGATED = """
+SELECT s.*, (SELECT COUNT(*) FROM messages m WHERE m.session = s.session) AS messages,
+  (SELECT MAX(created_at) FROM messages m WHERE m.session = s.session) AS newest
+FROM sessions s ORDER BY s.created_at DESC LIMIT 20"""
+
+
+async def _listed(path: Path, filters: dict[str, str]) -> tuple[float, float]:
+    """Median milliseconds of a page, and of the same by aggregating."""
+    times: list[float] = []
+    async with AsyncSessionStore(path) as store:
+        for _ in range(50):
+            began = time.perf_counter()
+            page = await store.sessions.list(**filters)  # type: ignore[arg-type]
+            times.append(time.perf_counter() - began)
+            assert page.items
+    connection = sqlite3.connect(path)
+    plain: list[float] = []
+    for _ in range(50):
+        began = time.perf_counter()
+        connection.execute(_AGGREGATED).fetchall()
+        plain.append(time.perf_counter() - began)
+    connection.close()
+    return statistics.median(times) * 1000, statistics.median(plain) * 1000
 
 
 async def _scoped(path: Path, query: str, scope: dict[str, str]) -> float:

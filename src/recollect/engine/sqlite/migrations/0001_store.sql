@@ -56,6 +56,7 @@ CREATE INDEX sessions_key ON sessions (key, session) WHERE key IS NOT NULL;
 CREATE UNIQUE INDEX sessions_live ON sessions (key) WHERE key IS NOT NULL AND status = 'active';
 CREATE INDEX sessions_parent ON sessions (parent, created_at) WHERE parent IS NOT NULL;
 CREATE INDEX sessions_activity ON sessions (activity, session);
+CREATE INDEX sessions_user ON sessions (user_id, activity, session) WHERE user_id IS NOT NULL;
 CREATE INDEX sessions_created ON sessions (created_at, session);
 CREATE INDEX sessions_deleted ON sessions (session) WHERE id IS NULL;
 CREATE INDEX sessions_late ON sessions (user_id, session) WHERE user_late = 1;
