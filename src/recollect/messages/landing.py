@@ -48,6 +48,8 @@ def land(session: int, seq: int) -> Operation[Landing]:
     if target is None or target.state == REWOUND or (target.state == COMPACTED and target.compacted_by is None):
         raise InvalidRecord(f"seq {seq} is not in the transcript; nothing was changed")
     effects = yield from read_effects(session)
+    if target.compacted_by is not None and target.compacted_by not in effects:
+        raise InvalidRecord(f"seq {seq} is not in the transcript; nothing was changed")
     undone = _across(effects, target)
     if any(effect.note_state != ACTIVE and effect.under is None for effect in undone):
         raise InvalidRecord(f"seq {seq} is under a note that is not in the transcript; nothing was changed")

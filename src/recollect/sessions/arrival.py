@@ -18,7 +18,7 @@ from ..messages.append import insert_of, preview
 from ..messages.compact import COMPACTION_COLUMNS
 from ..messages.prepare import NewRow, prepare
 from ..messages.transcript import ACTIVE, STATES
-from ..models import NewMessage, NewUsage, Status
+from ..models import MessageState, NewMessage, NewUsage, Status
 from ..usage.ledger import Round, SessionRounds, prepare_round, write_rounds
 from .life import NewSession, insert, live_of
 from .titles import holder_of
@@ -53,8 +53,10 @@ def prepare_arrival(encoder: Encoder, given: Mapping[str, Any], within: str | No
         record = msgspec.convert(given, SessionRecord)
     except (msgspec.ValidationError, TypeError) as error:
         raise InvalidRecord(f"not the record of a session: {error}; not stored") from None
-    if within not in (None, record.user_id):
-        raise InvalidRecord("the record is of another user; not stored")
+    if within is not None:
+        if record.user_id not in (None, within):
+            raise InvalidRecord("the record is of another user; not stored")
+        record.user_id = within
     rows = [_placed(encoder, at, message) for at, message in enumerate(record.messages, start=1)]
     _check_places(record, rows)
     created = instant(record.created_at, "created_at")
@@ -77,18 +79,18 @@ def _placed(encoder: Encoder, at: int, message: MessageRecord) -> PlacedRow:
 
 def _check_places(record: SessionRecord, rows: list[PlacedRow]) -> None:
     """What the tables could not hold, or the transcript would not come back from."""
-    seqs = {row.seq for row in rows}
+    places = {row.seq: row for row in rows}
     externals = [row.row.external_id for row in rows if row.row.external_id is not None]
-    compactions = {compaction.seq for compaction in record.compactions}
+    compactions = {compaction.seq: compaction for compaction in record.compactions}
     wrong = (
-        (len(seqs) < len(rows), "two messages have one seq"),
-        (any(bounded(row.seq, "seq") < 1 or not 1 <= bounded(row.position, "position") <= row.seq for row in rows),
+        (len(places) < len(rows), "two messages have one seq"),
+        (not all(1 <= row.position <= row.seq <= LAST_SEQ for row in rows),
          "seq and position begin at 1, and no message stands behind its seq"),
         (len(set(externals)) < len(externals), "two messages have one external_id"),
         (len(compactions) < len(record.compactions), "two compactions have one seq"),
-        (any(compaction.note_seq not in seqs for compaction in record.compactions), "a compaction lacks its note"),
-        (any(row.compacted_by is not None and row.compacted_by not in compactions for row in rows),
-         "a message is put away by a compaction that is not there"),
+        (any(compaction.note_seq not in places for compaction in record.compactions), "a compaction lacks its note"),
+        (not all(row.compacted_by is None or _is_under(row, compactions.get(row.compacted_by), places) for row in rows),
+         "a message is put away by a compaction that is not in effect, or whose note does not stand for it"),
         ((record.status is Status.ENDED) != (record.ended_at is not None) and record.status is not Status.ARCHIVED,
          "status and ended_at contradict each other"),
         (record.parent_id == record.id, "it is its own parent"),
@@ -96,6 +98,17 @@ def _check_places(record: SessionRecord, rows: list[PlacedRow]) -> None:
     for is_wrong, why in wrong:
         if is_wrong:
             raise InvalidRecord(f"the record of session {record.id!r}: {why}; not stored")
+
+
+LAST_SEQ = 2**53
+
+
+def _is_under(row: PlacedRow, compaction: CompactionRecord | None, places: dict[int, PlacedRow]) -> bool:
+    """Whether the compaction can have put the message away: its note came later, and stands before its seq."""
+    if compaction is None or compaction.undone_at is not None or row.state != STATES.index(MessageState.COMPACTED):
+        return False
+    note = places.get(compaction.note_seq)
+    return note is not None and note.seq > row.seq and note.position < note.seq
 
 
 def _new_session(encoder: Encoder, record: SessionRecord, created: int, within: str | None) -> NewSession:
@@ -111,8 +124,8 @@ def _new_session(encoder: Encoder, record: SessionRecord, created: int, within: 
         key=None,  # key and model are set with the columns: here they would be claimed, or filled
         model=None,
         parent_id=record.parent_id,
-        relation=record.relation,
-        lifecycle=record.lifecycle,
+        relation=record.relation and record.relation.value,
+        lifecycle=record.lifecycle.value,
         created_at=created,
         within=within,
         **texts,
@@ -147,10 +160,10 @@ def _columns(encoder: Encoder, record: SessionRecord, rows: list[PlacedRow], cre
         "tool_call_count": sum(row.row.calls for row in active),
         "preview": next((words for row in active if (words := _first_words(row.row))), None),
         "ended_at": instant(record.ended_at, "ended_at"),
-        "next_seq": max(bounded(record.next_seq or 1, "next_seq"), highest + 1),
+        "next_seq": max(count(record.next_seq or 1, "next_seq") or 1, highest + 1),
         "round_index": bounded(record.round_index, "round_index"),
-        "send_index": max(send, bounded(record.send_index or 0, "send_index")),
-        "last_compaction_seq": max(last, bounded(record.last_compaction_seq or 0, "last_compaction_seq")),
+        "send_index": max(send, count(record.send_index, "send_index") or 0),
+        "last_compaction_seq": max(last, count(record.last_compaction_seq, "last_compaction_seq") or 0),
         "pending": encoder.pending(record.pending),
         **{name: encoder.text(getattr(record, name), name) for name in _TEXTS},
     }
@@ -164,6 +177,9 @@ def _audit_row(record: CompactionRecord) -> tuple[Any, ...]:
     values = msgspec.structs.asdict(record)
     values["created_at"] = instant(record.created_at, "created_at")
     values["undone_at"] = instant(record.undone_at, "undone_at")
+    for name, value in values.items():
+        if value is not None:
+            bounded(value, name)
     return tuple([values[name] for name in COMPACTION_COLUMNS])
 
 
