@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,6 +42,8 @@ def prepare_compaction(
     """Checks and encodes one."""
     if seqs is not None and (from_seq is not None or to_seq is not None):
         raise InvalidRecord("compact takes a range or exact seqs, not both; nothing was changed")
+    if seqs is not None and not isinstance(seqs, Iterable):
+        raise InvalidRecord(f"seqs must be several, not {type(seqs).__name__}; nothing was changed")
     tokens = amount(before_tokens, "before_tokens"), amount(after_tokens, "after_tokens")
     message = NewMessage(
         role=NOTE_ROLE, name=NOTE_NAME, content=note, token_count=after_tokens, round_index=round_index,

@@ -13,7 +13,7 @@ import msgspec
 
 from ..encoding import Encoder, bounded, count, instant, now, second
 from ..engine.operation import Operation, execute, ids, lock, many, one
-from ..errors import InvalidRecord
+from ..errors import InvalidRecord, InvalidTitle
 from ..messages.append import insert_of, preview
 from ..messages.compact import COMPACTION_COLUMNS
 from ..messages.prepare import NewRow, prepare
@@ -21,7 +21,7 @@ from ..messages.transcript import ACTIVE, STATES
 from ..models import MessageState, NewMessage, NewUsage, Status
 from ..usage.ledger import Round, SessionRounds, prepare_round, write_rounds
 from .life import NewSession, insert, live_of
-from .titles import holder_of
+from .titles import clean_title, holder_of
 from .transfer import CompactionRecord, MessageRecord, SessionRecord, UsageRecord, without
 
 
@@ -100,6 +100,13 @@ def _check_places(record: SessionRecord, rows: list[PlacedRow]) -> None:
             raise InvalidRecord(f"the record of session {record.id!r}: {why}; not stored")
 
 
+def _title(record: SessionRecord) -> str | None:
+    try:
+        return clean_title(record.title)
+    except InvalidTitle as error:
+        raise InvalidRecord(f"the record of session {record.id!r}: {error}") from None
+
+
 LAST_SEQ = 2**53
 
 
@@ -113,8 +120,7 @@ def _is_under(row: PlacedRow, compaction: CompactionRecord | None, places: dict[
 
 def _new_session(encoder: Encoder, record: SessionRecord, created: int, within: str | None) -> NewSession:
     texts = {
-        name: encoder.text(getattr(record, name), name)
-        for name in ("user_id", "system_prompt", "title", "spawn_tool_call_id")
+        name: encoder.text(getattr(record, name), name) for name in ("user_id", "system_prompt", "spawn_tool_call_id")
     }
     return NewSession(
         id=encoder.identifier(record.id, "id"),
@@ -123,7 +129,8 @@ def _new_session(encoder: Encoder, record: SessionRecord, created: int, within: 
         metadata=encoder.json_object(record.metadata, "metadata"),
         key=None,  # key and model are set with the columns: here they would be claimed, or filled
         model=None,
-        parent_id=record.parent_id,
+        title=encoder.text(_title(record), "title"),
+        parent_id=None if record.parent_id is None else encoder.identifier(record.parent_id, "parent_id"),
         relation=record.relation and record.relation.value,
         lifecycle=record.lifecycle.value,
         created_at=created,
@@ -149,7 +156,7 @@ def _columns(encoder: Encoder, record: SessionRecord, rows: list[PlacedRow], cre
     updated = instant(record.updated_at, "updated_at")
     return {
         "kind": record.kind.value,
-        "key": encoder.text(record.key, "key"),
+        "key": None if record.key is None else encoder.identifier(record.key, "key"),
         "model": encoder.text(record.model, "model"),
         "status": record.status.value,
         "spawn_depth": count(record.spawn_depth, "spawn_depth"),
@@ -177,9 +184,12 @@ def _audit_row(record: CompactionRecord) -> tuple[Any, ...]:
     values = msgspec.structs.asdict(record)
     values["created_at"] = instant(record.created_at, "created_at")
     values["undone_at"] = instant(record.undone_at, "undone_at")
-    for name, value in values.items():
-        if value is not None:
-            bounded(value, name)
+    for name in ("seq", "note_seq", "from_seq", "to_seq", "count", "before_tokens", "after_tokens"):
+        count(values[name], name)
+    if values["round_index"] is not None:
+        bounded(values["round_index"], "round_index")
+    if min(values[name] for name in ("seq", "note_seq", "from_seq", "to_seq", "count")) < 1:
+        raise InvalidRecord("the seqs and the count of a compaction begin at 1; not stored")
     return tuple([values[name] for name in COMPACTION_COLUMNS])
 
 
@@ -197,7 +207,7 @@ class Arrived(NamedTuple):
     left_out: list[tuple[str, str]]
     """kind and reason"""
     parent_id: str | None
-    """a parent that was not there yet"""
+    """a parent that is still to be joined"""
 
 
 _ANY_DEPTH = 2**31
@@ -208,8 +218,9 @@ def arrive(arrival: Arrival) -> Operation[Arrived]:
     """Writes the session, unless its id is there already."""
     new = arrival.new
     yield lock(*sorted({new.id, new.parent_id or new.id}))
-    if (yield one("SELECT 1 AS n FROM sessions WHERE id = :id", id=new.id)):
-        return Arrived(False, [], None)
+    there = yield one("SELECT parent FROM sessions WHERE id = :id", id=new.id)
+    if there:
+        return Arrived(False, [], new.parent_id if there.parent is None else None)
     left_out: list[tuple[str, str]] = []
     columns = yield from _without_taken(arrival, left_out)
     parent = yield from _parent(new)

@@ -26,7 +26,7 @@ async def import_records(
 ) -> Imported:
     """See `Sessions.import_`."""
     tally = _Tally()
-    parents: dict[str, tuple[int, str]] = {}
+    orphans: list[tuple[int, str, Arrived]] = []
     done = 0
     async for record in _each(records):
         done += 1
@@ -38,13 +38,14 @@ async def import_records(
             arrived: Arrived = await access.engine.write(arrive, arrival, size=arrival.size, lane=Lane.BACKGROUND)
             tally.take(done, arrival, arrived)
             if arrived.parent_id is not None:
-                parents[arrival.new.id] = done, arrived.parent_id
+                orphans.append((done, arrival.new.id, arrived))
         if progress is not None:
             progress(done)
-    for session_id, (at, parent_id) in parents.items():
-        if not await access.engine.write(link, session_id, parent_id, access.user_id, lane=Lane.BACKGROUND):
-            tally.reject("parents", at, f"session {session_id!r}: its parent {parent_id!r} is not there")
-    return tally.result(done)
+    for at, session_id, arrived in orphans:
+        given = (link, session_id, arrived.parent_id, access.user_id)
+        if not await access.engine.write(*given, lane=Lane.BACKGROUND) and arrived.is_new:
+            tally.reject("parents", at, f"session {session_id!r}: its parent {arrived.parent_id!r} is not there")
+    return tally.result()
 
 
 async def _each(records: Records) -> AsyncIterator[Mapping[str, Any]]:
@@ -82,7 +83,7 @@ class _Tally:
         if len(self._rejections) < REMEMBERED:
             self._rejections.append(Rejection(kind, "", at, reason))
 
-    def result(self, done: int) -> Imported:
+    def result(self) -> Imported:
         return Imported(
             files=0,
             unchanged=0,

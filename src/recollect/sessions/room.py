@@ -338,15 +338,16 @@ class Sessions:
         """Every session that matches, in the order of creation, each of one moment; what is deleted
         meanwhile is left out. `since` and `until` are of the creation."""
         where = self._where("created", filters)
-        last = 0
-        while True:
-            ids, last = await self._engine.read(transfer.read_ids, where, last, _PAGE)
-            for id in ids:
-                record = await self.export(id)
+        place = transfer.FIRST
+        given: set[str] = set()  # of that time: one that is cleared meanwhile has another number and comes again
+        while page := await self._engine.read(transfer.read_ids, where, place, _PAGE):
+            for id, at in page:
+                given = given if at[0] == place[0] else set()
+                place = at
+                record = None if id in given else await self.export(id)
+                given.add(id)
                 if record is not None:
                     yield record
-            if not ids:
-                return
 
     async def import_(
         self,

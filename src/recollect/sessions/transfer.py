@@ -164,13 +164,20 @@ def without(record: msgspec.Struct, *names: str) -> dict[str, Any]:
     return {name: value for name, value in msgspec.structs.asdict(record).items() if name not in names}
 
 
-def read_ids(where: Filter, after: int, n: int) -> Operation[tuple[list[str], int]]:
-    """The next sessions in the order of creation, so that parents come first; and the last one's number."""
+Place = tuple[int, int]
+"""time of creation and number of a session: where the next page begins"""
+
+FIRST: Place = (-(2**63), 0)
+
+
+def read_ids(where: Filter, after: Place, n: int) -> Operation[list[tuple[str, Place]]]:
+    """The next sessions in the order of creation, each with its place."""
     rows = yield all(
-        f"SELECT s.id, s.session FROM sessions s WHERE s.id IS NOT NULL AND s.session > :after{where.sql}"
-        " ORDER BY s.session LIMIT :n",
-        after=after,
+        "SELECT s.id, s.created_at, s.session FROM sessions s WHERE s.id IS NOT NULL"
+        f" AND (s.created_at, s.session) > (:created, :number){where.sql} ORDER BY s.created_at, s.session LIMIT :n",
+        created=after[0],
+        number=after[1],
         n=n,
         **where.params,
     )
-    return [row.id for row in rows], rows[-1].session if rows else after
+    return [(row.id, (row.created_at, row.session)) for row in rows]
