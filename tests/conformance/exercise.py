@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from recollect import (
@@ -18,7 +22,7 @@ from recollect import (
     TurnTaken,
 )
 from recollect.engine.operation import execute
-from recollect.importers import claude_code
+from recollect.importers import claude_code, hermes, power_loop
 from recollect.search.index import condemn, reset_step
 
 NOW = datetime.now(UTC)
@@ -36,6 +40,7 @@ async def exercise(store: AsyncSessionStore) -> None:
     await scoped(store)
     await searches(store)
     await imports(store)
+    await other_stores(store)
     await upkeep(store)
 
 
@@ -289,6 +294,30 @@ async def imports(store: AsyncSessionStore) -> None:
         await store.flush(index=True)
         _write(folder, "imported", _said("tool_use", name="Bash", input={"command": "more words"}))
         await claude_code.load(store, folder)
+
+
+SAMPLES = Path(__file__).parent.parent / "importers" / "data"
+
+
+async def other_stores(store: AsyncSessionStore) -> None:
+    """Files of the earlier stores, and what was done in them since."""
+    for name in ("first", "second"):
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, "store.sqlite")  # always the same path, so that it has grown
+            copy.write_bytes((SAMPLES / "power_loop" / f"8.0.0-{name}.sqlite").read_bytes())
+            await power_loop.load(store, copy)
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, "state.db")
+        copy.write_bytes(gzip.decompress((SAMPLES / "hermes" / "hermes-0.19.0.db.gz").read_bytes()))
+        await hermes.load(store, copy)
+        with closing(sqlite3.connect(copy)) as there, there:
+            there.execute("UPDATE messages SET active = 0")
+            there.execute("UPDATE sessions SET ended_at = started_at + 9, end_reason = 'later' WHERE ended_at IS NULL")
+            there.execute(
+                "INSERT INTO messages (session_id, role, content, timestamp)"
+                " SELECT id, 'assistant', 'since then', started_at + 8 FROM sessions"
+            )
+        await hermes.load(store, copy)
 
 
 RESULT = [{"type": "tool_result", "tool_use_id": "t", "content": "out"}]

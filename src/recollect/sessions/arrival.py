@@ -21,7 +21,7 @@ from ..messages.transcript import ACTIVE, STATES
 from ..models import MessageState, NewMessage, NewUsage, Status
 from ..usage.ledger import Round, SessionRounds, prepare_round, write_rounds
 from .life import NewSession, insert, live_of
-from .titles import clean_title, holder_of
+from .titles import as_title, holder_of
 from .transfer import CompactionRecord, MessageRecord, SessionRecord, UsageRecord, without
 
 
@@ -100,9 +100,9 @@ def _check_places(record: SessionRecord, rows: list[PlacedRow]) -> None:
             raise InvalidRecord(f"the record of session {record.id!r}: {why}; not stored")
 
 
-def _title(record: SessionRecord) -> str | None:
+def _title(encoder: Encoder, record: SessionRecord) -> str | None:
     try:
-        return clean_title(record.title)
+        return as_title(encoder, record.title)
     except InvalidTitle as error:
         raise InvalidRecord(f"the record of session {record.id!r}: {error}") from None
 
@@ -129,7 +129,7 @@ def _new_session(encoder: Encoder, record: SessionRecord, created: int, within: 
         metadata=encoder.json_object(record.metadata, "metadata"),
         key=None,  # key and model are set with the columns: here they would be claimed, or filled
         model=None,
-        title=encoder.text(_title(record), "title"),
+        title=_title(encoder, record),
         parent_id=None if record.parent_id is None else encoder.identifier(record.parent_id, "parent_id"),
         relation=record.relation and record.relation.value,
         lifecycle=record.lifecycle.value,

@@ -8,7 +8,6 @@ from typing import Any
 from ..access import missing
 from ..encoding import second
 from ..engine.operation import Operation, Row, execute, ids, lock, one
-from ..errors import SessionExists
 from ..messages.landing import Landing, land
 from ..messages.shift import COMPACTED, read_calls, read_preview
 from ..messages.transcript import ACTIVE
@@ -28,8 +27,6 @@ def fork(session_id: str, new: NewSession, at_seq: int | None, deepest: int) -> 
     origin = yield one(_INHERITED, id=session_id)
     if origin is None:
         raise missing(session_id)
-    if (yield one("SELECT 1 AS n FROM sessions WHERE id = :id", id=new.id)):
-        raise SessionExists(f"session {new.id!r} exists; not stored: choose another id")
     landing = None if at_seq is None else (yield from land(origin.session, at_seq))
     number = yield from insert(_inheriting(new, origin), deepest)
     yield from _copy(origin, number, landing)

@@ -15,7 +15,7 @@ from ..filters import Filter, as_list, texts_of
 from ..models import Kind, Lifecycle, Relation, Status
 from . import listing
 from .life import UNKNOWN_SOURCE, NewSession
-from .titles import clean_title
+from .titles import as_title
 
 _OVERHEAD = 256
 """bytes of a session beside its texts, for the bounds of the queue"""
@@ -47,7 +47,7 @@ def new_session(
         model=encoder.text(model, "model"),
         config=encoder.json_object(config, "config"),
         system_prompt=encoder.text(system_prompt, "system_prompt"),
-        title=encoder.text(clean_title(title), "title"),
+        title=as_title(encoder, title),
         metadata=encoder.json_object(metadata, "metadata"),
         parent_id=parent_id,
         relation=relation,

@@ -45,8 +45,6 @@ TEXTS = ("system_prompt", "config", "metadata")
 def create(new: NewSession, deepest: int) -> Operation[Session]:
     """Makes a session; an id that is there already is an error."""
     yield lock(*sorted({new.id, new.parent_id or new.id}))
-    if (yield one("SELECT 1 AS n FROM sessions WHERE id = :id", id=new.id)):
-        raise SessionExists(f"session {new.id!r} exists; not stored: use sessions.ensure to accept it")
     yield from insert(new, deepest)
     return (yield from existing(new.id, new.within))
 
@@ -59,7 +57,9 @@ VALUES (:session, :id, :kind, :source, :user_id, :key, :model, :title, :parent, 
 
 
 def insert(new: NewSession, deepest: int) -> Operation[int]:
-    """Writes a session whose id is free; its number."""
+    """Writes a session; its number. Raises SessionExists, TitleTaken, KeyTaken, and what the parent may."""
+    if (yield one("SELECT 1 AS n FROM sessions WHERE id = :id", id=new.id)):
+        raise SessionExists(f"session {new.id!r} exists; not stored: use sessions.ensure to accept it")
     yield from claim(new.title, new.id, new.within)
     yield from claim_key(new.key, new.id, new.within)
     session, event = yield ids(2)

@@ -160,7 +160,7 @@ class Sessions:
     async def set_title(self, session_id: str, title: str | None) -> str | None:
         """Gives the session a title, cleaned as `clean_title` does; blank or None takes it away. Returns
         the title. Raises SessionNotFound, InvalidTitle, TitleTaken."""
-        text = self._encoder.text(titles.clean_title(title), "title")
+        text = titles.as_title(self._encoder, title)
         return await self._write(titles.set_title, session_id, text, self._user, alone=False)
 
     async def by_title(self, title: str) -> Session | None:

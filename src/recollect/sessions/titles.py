@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..access import missing
+from ..encoding import Encoder
 from ..engine.operation import Operation, all, lock, one
 from ..errors import InvalidTitle, TitleTaken
 from ..filters import end_of_range
@@ -30,6 +31,11 @@ def clean_title(text: str | None) -> str | None:
     if len(title) > LONGEST:
         raise InvalidTitle(f"a title has at most {LONGEST} characters, this one {len(title)}; not stored")
     return title or None
+
+
+def as_title(encoder: Encoder, text: str | None) -> str | None:
+    """A title as given, cleaned, and cleaned again after it was redacted."""
+    return clean_title(encoder.text(clean_title(text), "title"))
 
 
 def holder_of(title: str, but: str, within: str | None = None) -> Operation[tuple[bool, str | None]]:
@@ -93,7 +99,11 @@ def _variants(base: str) -> Operation[list[Variant]]:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+    return text.isascii() and text.isdecimal() and len(text) <= _DIGITS
+
+
+_DIGITS = 18
+"""of a variant's number: more would leave no room for the title"""
 
 
 def next_title(base: str) -> Operation[str]:

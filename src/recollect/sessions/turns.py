@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..access import Access, missing
 from ..encoding import moment, now
-from ..engine.operation import Operation, execute, lock, one
+from ..engine.operation import Operation, execute, ids, lock, one
 from ..errors import StoreClosed, StoreError, TurnLost, TurnTaken
 
 log = logging.getLogger("recollect")
@@ -38,7 +38,7 @@ def acquire(session_id: str, holder: str, ttl_ms: int) -> Operation[int]:
     at = now()
     if row.fence is not None and row.expires_at > at:
         raise TurnTaken(session_id, row.holder, moment(row.expires_at))
-    fence = (row.fence or 0) + 1
+    (fence,) = yield ids(1)  # of the store's sequence: no fence comes twice, not even to an id that does
     yield execute(_TAKE, session=row.session, holder=holder, now=at, expires=at + ttl_ms, fence=fence)
     return fence
 
@@ -58,12 +58,10 @@ def renew(session_id: str, fence: int, ttl_ms: int) -> Operation[bool]:
 
 
 def release(session_id: str, fence: int) -> Operation[None]:
-    """Gives the turn back. The fence grows, so that what comes late with the old one is refused."""
+    """Gives the turn back; what comes late with its fence is refused."""
     row = yield one(_LEASE, id=session_id)
     if row is not None and row.fence == fence:
-        yield execute(
-            "UPDATE leases SET expires_at = 0, fence = fence + 1 WHERE session = :session", session=row.session
-        )
+        yield execute("DELETE FROM leases WHERE session = :session", session=row.session)
 
 
 def check_fence(session: int, fence: int | None, session_id: str) -> Operation[None]:
