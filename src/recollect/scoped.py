@@ -30,8 +30,8 @@ class ScopedStore:
     def search(
         self, query: str, *, user_id: str | Sequence[str] | None = None, **options: Unpack[SearchOptions]
     ) -> AsyncIterator[Hit]:
-        """Finds messages and events of the user, as `AsyncSessionStore.search` does; another `user_id`
-        finds nothing."""
+        """Finds messages of the user, as `AsyncSessionStore.search` does, and with `session` events of his
+        sessions; another `user_id` finds nothing."""
         asked = [self.user_id] if user_id is None else [user_id] if isinstance(user_id, str) else list(user_id)
         return self._store.search(query, user_id=[user for user in asked if user == self.user_id], **options)
 

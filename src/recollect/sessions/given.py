@@ -77,11 +77,11 @@ def size_of(encoder: Encoder, *values: Any) -> int:
 
 
 def filter_of(
-    order: str, *, source: Several = None, exclude_source: Several = None, user_id: Several = None,
+    order: str, within: str | None = None, *, source: Several = None, exclude_source: Several = None, user_id: Several = None,
     key: Several = None, status: Several = None, kind: Several = None, parent_id: Several = None,
     title_contains: str | None = None, since: datetime | None = None, until: datetime | None = None,
 ) -> Filter:  # fmt: skip
-    """The conditions of a listing; the times are those of its order."""
+    """The conditions of a listing; the times are those of its order. `within` a user, nothing of others counts."""
     where = Filter()
     column = f"s.{listing.ORDERS[one_of(listing.ORDERS, order, 'order')]}"
     where.among("s.source", source)
@@ -92,7 +92,10 @@ def filter_of(
     where.among("s.kind", _each_of(Kind, kind, "kind"))
     if parent_id is not None:
         parents = texts_of(parent_id, "parent_id")
-        where.add("s.parent IN (SELECT session FROM sessions WHERE id IN :parents)", parents=parents)
+        own = "" if within is None else " AND user_id = :within"
+        where.add(f"s.parent IN (SELECT session FROM sessions WHERE id IN :parents{own})", parents=parents)
+    if within is not None:
+        where.add("s.user_id = :within", within=within)
     if title_contains is not None:
         where.contains("s.title", title_contains)
     where.between(column, since, until)

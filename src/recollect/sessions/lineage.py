@@ -147,17 +147,21 @@ def read_descendants(session_id: str, within: str | None) -> Operation[list[Sess
 
 _CONTINUED_BY = f"""
 SELECT {COLUMNS}, s.session AS number FROM {TABLES}
-WHERE s.parent = :parent AND s.relation = 'continuation' AND s.id IS NOT NULL
-ORDER BY s.created_at DESC, s.id DESC LIMIT 1"""
+WHERE s.parent = :parent AND s.relation = 'continuation' AND s.id IS NOT NULL"""
 
 
 def read_tip(session_id: str, within: str | None) -> Operation[Session | None]:
     """Where the session's line goes on to: the latest continuation, and its, until there is none."""
     row = yield one(f"SELECT {COLUMNS}, s.session AS number FROM {TABLES} WHERE s.id = :id", id=session_id)
+    own = Filter()
+    if within is not None:
+        own.add("s.user_id = :within", within=within)
     tip = None
     while row is not None and within in (None, row.user_id):
         tip = row
-        row = yield one(_CONTINUED_BY, parent=tip.number)
+        row = yield one(
+            f"{_CONTINUED_BY}{own.sql} ORDER BY s.created_at DESC, s.id DESC LIMIT 1", parent=tip.number, **own.params
+        )
     return tip and session(tip, within)
 
 

@@ -292,7 +292,7 @@ class Sessions:
         return await self._engine.read(listing.read_count, self._where(order, filters))
 
     def _where(self, order: str, filters: Mapping[str, Any]) -> Filter:
-        return self._access.narrow(filter_of(order, **filters), "s.user_id")
+        return filter_of(order, self._user, **filters)
 
     # -- what goes, and moving -----------------------------------------------------------------
 

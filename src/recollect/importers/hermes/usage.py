@@ -52,6 +52,7 @@ class Amounts(NamedTuple):
 
     @property
     def is_nothing(self) -> bool:
+        """Whether there is no figure in it."""
         return not any(self)
 
 
