@@ -7,7 +7,6 @@ opened again, as by a new process.
 
 import ast
 import asyncio
-import json
 import operator
 import tempfile
 from collections.abc import AsyncIterator
@@ -108,8 +107,8 @@ class Agent:
                 await self.act(call, todo)
 
     async def pending(self) -> list[dict]:
-        row = await self.store.query("SELECT pending FROM sessions WHERE id = :id", id=self.session_id)
-        return json.loads(row[0].pending or "[]")
+        state = await self.store.sessions.state(self.session_id)
+        return (state and state.pending) or []
 
     async def think(self) -> list[dict]:
         """Asks the model and records what it says; its calls are pending from the same commit on."""

@@ -20,21 +20,38 @@ def blocks(document: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_first_program_of_the_readme_runs(tmp_path):
-    """As pasted into a file; it prints what it found."""
-    program = tmp_path / "program.py"
-    program.write_text(blocks("README.md")[0], encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
+def run(program: str, folder: Path) -> str:
+    """What a program prints that was pasted into a file."""
+    (folder / "program.py").write_text(program, encoding="utf-8")
+    command = [sys.executable, "-W", "error", "program.py"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert ">>>deploy<<<" in done.stdout
-    assert ">>>deployed<<<" in done.stdout
+    return done.stdout
+
+
+def test_the_first_program_of_the_readme_runs(tmp_path):
+    """It prints what it found."""
+    out = run(blocks("README.md")[0], tmp_path)
+    assert ">>>deploy<<<" in out
+    assert ">>>deployed<<<" in out
+
+
+def test_the_gateway_of_the_readme_runs(tmp_path):
+    """A chat keeps its session until it is reset, and one's search finds one's own."""
+    assert run(blocks("README.md")[1], tmp_path) == "True False\nTrue the >>>invoice<<< is due\n"
+
+
+def test_the_interrupted_agent_of_the_readme_runs(tmp_path):
+    """What was pending is done, put away, and taken back."""
+    conversation, transcript = run(blocks("README.md")[2], tmp_path).splitlines()
+    assert conversation.count("'role'") == 2
+    assert "Both tools were run." in conversation
+    assert transcript == "['user', 'assistant'] 3"
 
 
 def test_the_test_of_the_readme_passes(tmp_path):
     """In a test suite with nothing but the plugin."""
-    (tmp_path / "test_it.py").write_text(blocks("README.md")[1], encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(blocks("README.md")[3], encoding="utf-8")
     command = [
         sys.executable,
         "-m",
@@ -67,11 +84,19 @@ async def test_the_query_of_the_schema_page_runs(
 async def test_the_schema_page_names_every_table_and_column(recollect_store: AsyncSessionStore):
     """But for the store's own bookkeeping, and nothing that is not there."""
     page = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
-    for table in ("sessions", "session_texts", "messages", "usage_rounds", "events"):
+    for table in ("sessions", "session_texts", "messages", "usage_rounds", "compactions", "leases", "events"):
         (row,) = re.findall(rf"^\| `{table}` \|.*$", page, re.MULTILINE)
         named = set(re.findall(r"`(\w+)`", row)) - {table, "text"}
         columns = {row.name for row in await recollect_store.read(_columns, table)} - {"text"}
         assert named == columns, table
+
+
+def test_the_schema_page_names_every_event_of_a_session():
+    """Every kind that the source records, and nothing that it does not."""
+    page = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
+    recorded = {kind for source in sources for kind in re.findall(r"""["'](store\.[a-z]+)["']""", source)}
+    assert set(re.findall(r"`(store\.[a-z]+)`", page)) == recorded
 
 
 def _columns(table: str):

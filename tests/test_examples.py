@@ -85,6 +85,23 @@ asyncio.run(main(Path(".")))
     assert done.stdout.splitlines()[-1] == str(["user", *[role for roles in said for role in roles]])
 
 
+def test_the_gateway_answers_every_message_once(tmp_path: Path) -> None:
+    """By two workers at once: idle chats begin anew, a delivery that comes twice is one row, a long chat is
+    shortened, and what each finds is one's own."""
+    out = run("chat_gateway.py", tmp_path)
+    chats = {title: said.splitlines() for title, _, said in (part.partition("\n") for part in out.split("\n--- ")[1:])}
+    assert sum("ended: idle" in title for title in chats) == 2
+    group = chats["agent:main:group:7:ada (2 in the transcript)"]
+    assert [line.split()[0] for line in group] == ["user", "assistant"]
+    (bob,) = [said for title, said in chats.items() if "dm:bob" in title and "ended" not in title]
+    assert bob[0].startswith("system     Earlier, the user said")
+    assert bob[-1].startswith("assistant")
+    assert "at seven." in " ".join(bob)
+    assert re.fullmatch(r"scripted: [1-9]\d* tokens in, [1-9]\d* out", chats["usage"][0])
+    assert chats["what ada finds of 'invoice'"] == ["user: Remind me: the >>>invoice<<< is due on Friday."]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_import_and_search_brings_its_own_sample(tmp_path: Path) -> None:
     """Without arguments."""
     out = run("import_and_search.py", tmp_path)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from .engine.operation import Operation, Row, all, one
-from .messages.shift import read_calls, read_preview
+from .encoding import json_value
+from .engine.operation import Operation, Row, all, one, tuples
+from .messages.prepare import calls_in
+from .messages.shift import read_preview
 from .messages.transcript import ACTIVE
 from .reports import Problem
 
@@ -23,14 +25,15 @@ class Checked(NamedTuple):
 
 
 _KEPT = """
-SELECT s.session, s.id, s.parent, p.id AS parent_id, s.created_at, s.last_active_at, s.activity, s.next_seq,
-  s.last_compaction_seq, s.preview, s.message_count, s.tool_call_count, s.input_tokens, s.output_tokens,
-  s.cache_read_tokens, s.cache_write_tokens, s.reasoning_tokens, s.estimated_cost, s.actual_cost
+SELECT s.session, s.id, s.parent, p.id AS parent_id, s.last_active_at, s.activity, s.next_seq, s.preview,
+  s.message_count, s.tool_call_count, s.input_tokens, s.output_tokens, s.cache_read_tokens, s.cache_write_tokens,
+  s.reasoning_tokens, s.estimated_cost, s.actual_cost
 FROM sessions s LEFT JOIN sessions p ON p.session = s.parent
 WHERE s.id IS NOT NULL AND s.session > :after ORDER BY s.session LIMIT :n"""
 
 _MESSAGES = f"""
-SELECT session, CAST(SUM(CASE WHEN state = {ACTIVE} THEN 1 ELSE 0 END) AS BIGINT) AS active, MAX(seq) AS last_seq
+SELECT session, CAST(SUM(CASE WHEN state = {ACTIVE} THEN 1 ELSE 0 END) AS BIGINT) AS active, MAX(seq) AS last_seq,
+  MAX(CASE WHEN state = {ACTIVE} THEN created_at END) AS newest
 FROM messages WHERE session IN :sessions GROUP BY session"""
 
 _LEDGER = """
@@ -65,17 +68,26 @@ def check_page(after: int) -> Operation[Checked]:
 
 def _derived(row: Row, messages: Row | None, ledger: Row | None) -> Operation[dict[str, Any]]:
     """What the counters must be."""
-    calls = yield from read_calls(row.session, f"state = {ACTIVE}", {})
+    calls = sum(calls_in(json_value(text)) for text in (yield from _calls(row.session)))
     preview = yield from read_preview(row.session)
     return {
         "message_count": messages.active if messages else 0,
         "tool_call_count": calls,
         "preview": preview,
         "activity": row.last_active_at // 1000,
+        "last_active_at": max(row.last_active_at, (messages.newest if messages else None) or row.last_active_at),
         "next_seq": max(row.next_seq, messages.last_seq + 1 if messages else 1),
         **{name: getattr(ledger, name) if ledger else 0 for name in _TOKENS},
         **{name: getattr(ledger, name) if ledger else None for name in _COSTS},
     }
+
+
+def _calls(session: int) -> Operation[list[str]]:
+    rows = yield tuples(
+        f"SELECT tool_calls FROM messages WHERE session = :session AND state = {ACTIVE} AND tool_calls IS NOT NULL",
+        session=session,
+    )
+    return [text for (text,) in rows]
 
 
 def _differences(row: Row, derived: dict[str, Any]) -> Iterator[Problem]:

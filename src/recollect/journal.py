@@ -26,11 +26,12 @@ def happened(kind: str, session_id: str, name: str | None = None) -> Operation[N
     yield record_event(event, kind, session_id, now(), name)
 
 
-def deleted(session_ids: Sequence[str]) -> Operation[None]:
-    """Records that these sessions were deleted."""
+def deleted(session_ids: Sequence[str]) -> Operation[int]:
+    """Records that these sessions were deleted; the lowest id of these events."""
     events = yield ids(len(session_ids))
     at = now()
     yield many(
         "INSERT INTO events (id, at, kind, session_id) VALUES (?, ?, 'store.deleted', ?)",
         [(event, at, id) for event, id in zip(events, session_ids, strict=True)],
     )
+    return events[0]

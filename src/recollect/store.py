@@ -27,6 +27,7 @@ from .search.index import VERSION, read_lag
 from .search.keeper import Keeper
 from .search.room import SearchRoom
 from .sessions.room import Sessions
+from .sessions.turns import Lease
 from .statistics import read_counts
 from .usage.room import Usage
 
@@ -73,6 +74,7 @@ class AsyncSessionStore:
         self._engine = _engine(target, _durability(durability), readonly, self._limits, self._timeouts, connect)
         self._unretrieved: dict[Receipt, BaseException] = {}
         self._dropped = 0
+        self._turns: set[Lease] = set()
         self._closing: asyncio.Future[None] | None = None
         self._keeper: Keeper | None = None
         self._search: SearchRoom | None = None
@@ -112,6 +114,8 @@ class AsyncSessionStore:
 
     async def _close(self, timeout_s: float) -> None:
         assert self._keeper is not None
+        if turns := [turn.give_back() for turn in list(self._turns)]:
+            await asyncio.wait(turns, timeout=timeout_s)
         await self._keeper.aclose()
         await self._engine.aclose(timeout_s)
 
@@ -170,7 +174,7 @@ class AsyncSessionStore:
     def _rooms(self, user_id: str | None = None) -> tuple[Sessions, Messages, Usage]:
         access = Access(self._engine, user_id)
         return (
-            Sessions(access, self._encoder, self._limits, self._timeouts),
+            Sessions(access, self._encoder, self._limits, self._timeouts, self._turns),
             Messages(access, self._encoder, self._note_failure),
             Usage(access, self._encoder),
         )

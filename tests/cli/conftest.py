@@ -8,7 +8,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,22 +105,40 @@ def recollect(db: Path) -> Run:
 
 @pytest.fixture
 def in_terminal(db: Path) -> Run:
-    """Runs a command on the store in a process whose stdout and stderr are one terminal."""
+    """Runs a command on the store in a process whose stdout and stderr are one terminal, and stdin too
+    where somebody answers."""
 
-    def run(*arguments: object, columns: int = 100) -> Ran:
+    def run(*arguments: object, columns: int = 100, answer: str | None = None) -> Ran:
         ours, theirs = pty.openpty()
         environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
         command = [*COMMAND, *map(str, arguments), "--db", str(db)]
-        with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as process:
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": theirs, "stderr": theirs}
+        if answer is not None:
+            streams = {"preexec_fn": lambda: os.login_tty(theirs), "pass_fds": [theirs]}  # where Ctrl-C is a signal
+        with subprocess.Popen(command, env=environment, **streams) as process:
             os.close(theirs)
-            shown = _read_all(ours)
+            shown = _read_all(ours, answer)
         os.close(ours)
         return Ran(process.returncode, shown.decode().replace("\r\n", "\n"), "")
 
     return run
 
 
-def _read_all(fd: int) -> bytes:
+Do = Callable[[Callable[[AsyncSessionStore], Awaitable[Any]]], Any]
+
+
+@pytest.fixture
+def do(db: Path) -> Do:
+    """Does something with the store, opened for it alone; gives back what that gave."""
+
+    async def opened(what: Callable[[AsyncSessionStore], Awaitable[Any]]) -> Any:
+        async with AsyncSessionStore(db) as store:
+            return await what(store)
+
+    return lambda what: asyncio.run(opened(what))
+
+
+def _read_all(fd: int, answer: str | None) -> bytes:
     shown = b""
     while True:
         try:
@@ -130,3 +148,6 @@ def _read_all(fd: int) -> bytes:
         if not block:
             return shown
         shown += block
+        if answer and shown.endswith(b"[y/N]: "):
+            os.write(fd, answer.encode())
+            answer = None

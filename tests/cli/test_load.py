@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +126,64 @@ def test_no_bar_where_nobody_watches(transcripts: Path, new: Path) -> None:
     with pytest.raises(OSError, match="Input/output error"):  # the terminal was closed and nothing had been written
         os.read(ours, 1)
     os.close(ours)
+
+
+HERMES = """
+CREATE TABLE sessions (id TEXT PRIMARY KEY, source TEXT NOT NULL, started_at REAL NOT NULL, title TEXT);
+CREATE TABLE messages (id INTEGER PRIMARY KEY, session_id TEXT NOT NULL, role TEXT NOT NULL, content TEXT,
+  timestamp REAL NOT NULL);
+INSERT INTO sessions VALUES ('talk', 'telegram', 1750000000, 'Fruit');
+INSERT INTO messages VALUES (1, 'talk', 'user', 'find the pineapple', 1750000001);
+INSERT INTO messages VALUES (2, 'talk', 'assistant', 'here', 1750000002)"""
+
+POWER_LOOP = """
+CREATE TABLE pl_sessions (session_id TEXT PRIMARY KEY, created_at, updated_at, system_prompt, model, config_json,
+  status, kind, parent_session_id, spawn_tool_call_id, spawn_depth, lifecycle, metadata_json);
+CREATE TABLE pl_messages (session_id, seq, role, name, content, tool_calls_json, tool_call_id, round_index, state,
+  meta_json, send_index, created_at);
+CREATE TABLE pl_compactions (session_id, compact_seq, note_seq, from_seq, to_seq, before_tokens, after_tokens,
+  round_index, created_at);
+CREATE TABLE pl_usage_rounds (session_id, send_index, round_index, prompt_tokens, completion_tokens, total_tokens,
+  cached_tokens, model, created_at);
+CREATE TABLE pl_session_state (session_id, next_seq, round_index, last_compact_seq, pending_json);
+INSERT INTO pl_sessions (session_id, created_at, updated_at, status, kind, spawn_depth, lifecycle)
+  VALUES ('talk', 1750000000000, 1750000002000, 'active', 'root', 0, 'ephemeral');
+INSERT INTO pl_messages (session_id, seq, role, content, round_index, state, send_index, created_at)
+  VALUES ('talk', 1, 'user', 'find the pineapple', 0, 'active', 1, 1750000001000),
+    ('talk', 2, 'assistant', 'here', 1, 'active', 1, 1750000002000);
+INSERT INTO pl_session_state VALUES ('talk', 3, 1, 0, NULL)"""
+
+
+@pytest.fixture(params=["hermes", "power-loop"])
+def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    """The name of an importer, and a file of two messages for it."""
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(HERMES if request.param == "hermes" else POWER_LOOP)
+    return request.param, path
+
+
+def test_files_of_others_come_in_once(recollect: Run, foreign: tuple[str, Path], new: Path) -> None:
+    """The database is made; what was said is found; again, there is nothing new."""
+    ran = recollect("import", *foreign, on=new)
+    assert (ran.status, ran.err) == (0, "")
+    assert ["sessions", "1", "0", "0", "0"] in ran.lines
+    assert ["messages", "2", "0", "0", "0"] in ran.lines
+    assert [line[1:3] for line in recollect("search", "pineapple", on=new).lines] == [["talk", "1"]]
+    [again] = recollect("import", *foreign, "--json", on=new).json
+    assert (again["inserted"], again["rejections"]) == ({}, [])
+
+
+def test_a_terminal_sees_what_came_from_files_of_others(in_terminal: Run, foreign: tuple[str, Path]) -> None:
+    """As it does for transcripts."""
+    shown = in_terminal("import", *foreign).out
+    for text in ("reading", "indexing", "there already", "messages", "1 file"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("importer", ["hermes", "power-loop"])
+def test_a_file_of_another_kind_is_an_error(recollect: Run, tmp_path: Path, new: Path, importer: str) -> None:
+    """A line on stderr, status 1."""
+    (tmp_path / "text").write_text("no database at all " * 100)
+    ran = recollect("import", importer, tmp_path / "text", on=new)
+    assert (ran.status, ran.out, ran.err.count("\n")) == (1, "", 1)

@@ -15,11 +15,12 @@ from recollect import AsyncSessionStore, __version__
 
 from .conftest import COMMAND, Run
 
-READING = [["search", "x"], ["sessions"], ["show", "x"], ["stats"]]
+READING = [["search", "x"], ["sessions"], ["show", "x"], ["stats"], ["export", "--all"]]
+WRITING = [["rename", "x", "y"], ["delete", "x", "--yes"], ["prune", "--older-than", "1d", "--yes"], ["resume", "x"]]
 
 
-@pytest.mark.parametrize("command", READING, ids=lambda command: command[0])
-def test_reading_makes_no_database(recollect: Run, tmp_path: Path, command: list[str]) -> None:
+@pytest.mark.parametrize("command", READING + WRITING, ids=lambda command: command[0])
+def test_only_an_import_makes_a_database(recollect: Run, tmp_path: Path, command: list[str]) -> None:
     """It says that there is none, and where, and leaves nothing behind."""
     missing = tmp_path / "none" / "missing.db"
     ran = recollect(*command, on=missing)
@@ -28,7 +29,7 @@ def test_reading_makes_no_database(recollect: Run, tmp_path: Path, command: list
     assert not missing.parent.exists()
 
 
-@pytest.mark.parametrize("command", READING, ids=lambda command: command[0])
+@pytest.mark.parametrize("command", READING + WRITING, ids=lambda command: command[0])
 def test_another_programs_file_is_refused(recollect: Run, tmp_path: Path, command: list[str]) -> None:
     """A line on stderr, no traceback, status 1; the file is as it was."""
     other = tmp_path / "other.db"
@@ -44,7 +45,20 @@ def test_without_an_argument_there_is_help(recollect: Run) -> None:
     """And it is no error; the exit statuses are in it."""
     ran = recollect(on=None)
     assert (ran.status, ran.err) == (0, "")
-    for text in ("Usage: recollect", "import", "search", "sessions", "show", "stats", "Exit status"):
+    for text in (
+        "Usage: recollect",
+        "import",
+        "search",
+        "sessions",
+        "show",
+        "stats",
+        "resume",
+        "rename",
+        "delete",
+        "prune",
+        "export",
+        "Exit status",
+    ):
         assert text in ran.out
 
 
@@ -59,6 +73,21 @@ WRONG = [
     ["search", "x", "--since", "yesterdayish"],
     ["sessions", "--limit", "-1"],
     ["import", "claude-code", "/nowhere"],
+    ["import", "jsonl", "/nowhere"],
+    ["import", "jsonl", "/"],
+    ["import", "hermes", "/nowhere"],
+    ["import", "power-loop", "/nowhere"],
+    ["import", "power-loop", "/"],
+    ["export"],
+    ["export", "x", "--all"],
+    ["export", "x", "--source", "y"],
+    ["prune"],
+    ["prune", "--yes", "--older-than", "90"],
+    ["prune", "--yes", "--older-than", "-1d"],
+    ["prune", "--yes", "--older-than", "1y"],
+    ["prune", "--yes", "--older-than", "9999999d"],
+    ["prune", "--older-than", "1d"],
+    ["delete", "x"],
 ]
 
 

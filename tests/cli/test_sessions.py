@@ -9,7 +9,7 @@ import pytest
 
 from recollect import AsyncSessionStore
 
-from .conftest import Run
+from .conftest import Do, Run
 
 STAGING = "258c7280-ae70-4798-800f-63464d01a85d"
 
@@ -27,7 +27,12 @@ def test_the_newest_come_first(recollect: Run) -> None:
     [
         (["--source", "telegram"], ["chat-1", "chat-2"]),
         (["--source", "telegram", "--source", "claude-code", "--limit", "2"], ["chat-1", STAGING]),
+        (["--not-source", "telegram"], [STAGING]),
         (["--user", "ada"], [STAGING]),
+        (["--kind", "root", "--limit", "1"], ["chat-1"]),
+        (["--kind", "subagent"], []),
+        (["--key", "nobody's"], []),
+        (["--parent", "chat-1"], []),
         (["--status", "ended"], ["chat-2"]),
         (["--title", "stag"], [STAGING]),
         (["--since", "2026-03-02T00:00Z"], ["chat-1"]),
@@ -42,6 +47,22 @@ def test_every_filter_narrows(recollect: Run, options: list[str], found: list[st
     assert sorted(ids) == sorted(found)
     if "--order" not in options:
         assert ids == found
+
+
+def test_lineage_and_keys_narrow(recollect: Run, do: Do) -> None:
+    """Sub-agents' sessions, those below one, those of a gateway's chat."""
+
+    async def grow(store: AsyncSessionStore) -> None:
+        await store.sessions.create("worker", parent_id="chat-1")
+        await store.sessions.create("tg-9", key="telegram:9")
+
+    do(grow)
+    for options in (["--kind", "subagent"], ["--parent", "chat-1"], ["--parent", "worker", "--parent", "chat-1"]):
+        assert [line[0] for line in recollect("sessions", *options).lines] == ["worker"]
+    assert [line[0] for line in recollect("sessions", "--key", "telegram:9").lines] == ["tg-9"]
+    ran = recollect("sessions", "--parent", "nope")
+    assert (ran.status, ran.out) == (1, "")
+    assert "no session 'nope'" in ran.err
 
 
 def test_programs_get_every_field(recollect: Run) -> None:

@@ -29,6 +29,12 @@ def test_a_session_by_the_beginning_of_its_id(recollect: Run) -> None:
         assert text in ran.out
 
 
+def test_a_session_by_its_title(recollect: Run) -> None:
+    """Exactly as it is."""
+    assert recollect("show", "Staging").out == recollect("show", STAGING).out
+    assert recollect("show", "staging").status == 1
+
+
 def test_a_pipe_gets_the_words_as_they_are(recollect: Run) -> None:
     """Whole, with their tabs, and not wrapped."""
     out = recollect("show", STAGING).out

@@ -15,7 +15,7 @@ from recollect.errors import SchemaTooNew
 from recollect.messages.amend import PARTS, amend, joined
 from recollect.messages.prepare import NewRow, prepare
 from recollect.models import NewMessage
-from recollect.search.index import erase_chunk
+from recollect.search.erase import erase_chunk
 
 ENCODER = Encoder(row_bytes=2**20)
 

@@ -11,7 +11,8 @@ import pytest
 from recollect import AsyncSessionStore, Hit, InvalidRecord, Limits, Timeouts
 from recollect.engine.operation import execute, one
 from recollect.search import find
-from recollect.search.index import condemn, erase_chunk, index_chunk, reset_step
+from recollect.search.erase import erase_chunk
+from recollect.search.index import condemn, index_chunk, reset_step
 
 T0 = datetime(2031, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -214,7 +214,7 @@ def _notes():
 
 def _note_and_fail(text: str):
     yield from _note(text)
-    yield many("INSERT INTO index_state VALUES (?, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING", [(1,)])
+    yield many("INSERT INTO index_state VALUES (?, 0, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING", [(1,)])
     raise ZeroDivisionError(text)
 
 

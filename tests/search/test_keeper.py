@@ -13,7 +13,8 @@ from recollect.engine.operation import execute
 from recollect.engine.writer import Lane
 from recollect.errors import SchemaTooNew, StoreDamaged, StoreReplaced
 from recollect.search import index, keeper
-from recollect.search.index import VERSION, Damaged, Lag, erase_chunk, read_lag
+from recollect.search.erase import erase_chunk
+from recollect.search.index import VERSION, Damaged, Lag, read_lag
 
 
 async def append(store: AsyncSessionStore, text: str = "word", session: str = "s") -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import load, search, sessions, show, stats
+from . import delete, export, load, prune, rename, resume, search, sessions, show, stats
 
 app = typer.Typer(
     name="recollect",
@@ -15,13 +15,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # in which the lines of a paragraph are one
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0, done (also a search that finds nothing); 1, the store refused, or there is no such "
-    "database or session; 2, wrong usage; 130, interrupted; 141, whoever read the output went away.",
+    epilog="Exit status: 0, done (also a search that finds nothing); 1, the store refused, you did, or there is no "
+    "such database or session; 2, wrong usage; 130, interrupted; 141, whoever read the output went away.",
 )
 app.add_typer(load.app)
 app.command("search")(search.search)
 app.command("sessions")(sessions.sessions)
 app.command("show")(show.show)
+app.command("resume")(resume.resume)
+app.command("rename")(rename.rename)
+app.command("delete")(delete.delete)
+app.command("prune")(prune.prune)
+app.command("export")(export.export)
 app.command("stats")(stats.stats)
 
 

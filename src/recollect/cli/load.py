@@ -1,35 +1,29 @@
-"""`recollect import`: transcripts of other tools into the store, and what became of them."""
+"""`recollect import`: what others wrote, or `recollect export` did, into the store."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from rich.table import Table
-from rich.text import Text
 
 from ..importers.source import Progress
-from ..reports import Imported, Rejection
+from ..reports import Imported
 from ..store import AsyncSessionStore
+from .bar import bar_of_bytes
+from .imported import tell
 from .opening import NotThere, target
 from .options import Db, Json
+from .records import STDIN, opened
 from .run import run
-from .safe import one_line
-from .screen import console, counted, write_fields, write_json
 
-app = typer.Typer(name="import", no_args_is_help=True, help="Bring in what other tools wrote.")
+app = typer.Typer(
+    name="import", no_args_is_help=True, help="Bring in what other tools wrote, or `recollect export` did."
+)
 
-PLACES = 20
-"""rejections listed in a terminal"""
-
-COUNTS = {"inserted": "new", "amended": "grown", "duplicate": "there already", "rejected": "rejected"}
-"""what is counted per kind, and how a person is told"""
+Load = Callable[[AsyncSessionStore, Callable[[Progress], object]], Awaitable[Imported]]
+"""an importer, given where to import from"""
 
 
 @app.command("claude-code")
@@ -45,86 +39,93 @@ def import_claude_code(
     What is there already is left alone: repeat it as transcripts grow, or after an interruption.
     Records that cannot be imported are listed with their places, and do not change the exit status.
     """
-    run(_import(path, db, json))
-
-
-async def _import(path: Path, db: str | None, json: bool) -> None:
     from ..importers import claude_code  # it takes a while to load, and no other command needs it
 
-    told = console(stderr=True)
+    none = f"no transcripts (*.jsonl) in {path}"
+    run(_import(lambda store, show: claude_code.load(store, path, progress=show), db, json, none=none))
+
+
+@app.command("hermes")
+def import_hermes(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, help="The gateway's state.db, or the folder it is in.")
+    ],
+    db: Db = None,
+    json: Json = False,
+) -> None:
+    """Import the sessions of a Hermes gateway; makes the database if there is none.
+
+    The gateway may be running: its file is read and never changed. Repeated, it brings what is new.
+    What cannot be imported is listed with its place (the number of the row), and does not change the
+    exit status.
+    """
+    from ..importers import hermes
+
+    run(_import(lambda store, show: hermes.load(store, path, progress=show), db, json))
+
+
+@app.command("power-loop")
+def import_power_loop(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The SQLite file of its session store.")
+    ],
+    db: Db = None,
+    json: Json = False,
+) -> None:
+    """Import the sessions of a power-loop store; makes the database if there is none.
+
+    The file is read and never changed. Repeated, it brings what is new. What cannot be imported is
+    listed with its place (the number of the row), and does not change the exit status.
+    """
+    from ..importers import power_loop
+
+    run(_import(lambda store, show: power_loop.load(store, path, progress=show), db, json))
+
+
+def _readable(path: str) -> str:
+    if path != STDIN and not Path(path).exists():
+        raise typer.BadParameter(f"file {path!r} does not exist")
+    if Path(path).is_dir():
+        raise typer.BadParameter(f"{path!r} is a folder")
+    return path
+
+
+@app.command("jsonl")
+def import_jsonl(
+    path: Annotated[
+        str, typer.Argument(metavar="FILE", callback=_readable, help="What was exported; - is standard input.")
+    ],
+    db: Db = None,
+    json: Json = False,
+) -> None:
+    """Import sessions from JSON Lines, as `recollect export` writes them; makes the database if there is none.
+
+    Sessions that are there already are left alone. A line that cannot be imported is listed with its
+    number, does not stop the rest, and does not change the exit status.
+    """
+    run(_import(lambda store, show: _load_records(store, path, show), db, json))
+
+
+async def _load_records(store: AsyncSessionStore, path: str, show: Callable[[Progress], object]) -> Imported:
+    with opened(path) as records:
+
+        def reached(done: int) -> None:
+            show(Progress(records.name, records.position, records.size, 0, 1))
+
+        return records.placed(await store.sessions.import_(records, progress=reached))
+
+
+async def _import(load: Load, db: str | None, json: bool, *, none: str = "nothing to import") -> None:
     async with AsyncSessionStore(target(db)) as store:
-        with _bar(told, shown=told.is_terminal and not json) as bar:
+        with bar_of_bytes(shown=not json) as bar:
             reading = bar.add_task("reading", total=None)
 
             def show(progress: Progress) -> None:
-                bar.update(reading, completed=progress.bytes_done, total=progress.bytes_total)
+                bar.update(reading, completed=progress.bytes_done, total=progress.bytes_total or None)
 
-            result = await claude_code.load(store, path, progress=show)
+            result = await load(store, show)
             bar.update(reading, description="indexing")
             await store.flush(index=True)
-    out = console()
-    if json:
-        write_json(result)
-    elif out.is_terminal:
-        _show(out, result)
-    else:
-        _write(out, result)
+    tell(result, json=json)
     if not result.files:
-        raise NotThere(f"no transcripts (*.jsonl) in {path}")
-
-
-@contextmanager
-def _bar(told: Console, *, shown: bool) -> Generator[Bar]:
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Bar(*columns, console=told, disable=not shown, transient=True) as bar:
-        yield bar
-
-
-def _kinds(result: Imported) -> dict[str, list[int]]:
-    """Per kind, as many as COUNTS has names."""
-    counts = [getattr(result, name) for name in COUNTS]
-    kinds = dict.fromkeys(kind for count in counts for kind in count)
-    return {kind: [count[kind] for count in counts] for kind in kinds}
-
-
-def _show(out: Console, result: Imported) -> None:
-    if kinds := _kinds(result):
-        _show_counts(out, kinds)
-    unchanged = f", {result.unchanged:,} unchanged since the last import" if result.unchanged else ""
-    out.print(f"{counted(result.files, 'file')}{unchanged}", style="dim")
-    if result.skipped:
-        listed = ", ".join(f"{n:,} {one_line(kind)}" for kind, n in result.skipped.most_common())
-        out.print(f"nothing to keep in: {listed}", style="dim")
-    if result.rejections:
-        _show_rejections(out, result)
-
-
-def _show_counts(out: Console, kinds: dict[str, list[int]]) -> None:
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("")
-    for name in COUNTS.values():
-        table.add_column(name, justify="right")
-    for kind, counts in kinds.items():
-        table.add_row(Text(one_line(kind)), *[f"{n:,}" if n else Text("-", "dim") for n in counts])
-    out.print(table)
-
-
-def _show_rejections(out: Console, result: Imported) -> None:
-    out.print("\nrejected", style="bold yellow")
-    for rejection in result.rejections[:PLACES]:
-        out.print(Text.assemble((_place(rejection), "cyan"), f"  {one_line(rejection.reason)}"), soft_wrap=True)
-    if (more := result.rejected.total() - PLACES) > 0:
-        out.print(f"and {more:,} more; --json lists up to 1,000", style="dim")
-
-
-def _write(out: Console, result: Imported) -> None:
-    """A line per kind: its name and the four counts; then one per rejection: `rejected`, place, reason."""
-    for kind, counts in _kinds(result).items():
-        write_fields(out, kind, *counts)
-    for rejection in result.rejections:
-        write_fields(out, "rejected", _place(rejection), rejection.reason)
-
-
-def _place(rejection: Rejection) -> str:
-    file = one_line(rejection.file)
-    return file if rejection.line is None else f"{file}:{rejection.line}"
+        raise NotThere(none)

@@ -1,4 +1,4 @@
-"""Opening the store a command works on. Only `import` makes one; whoever reads is told if there is none."""
+"""Opening the store a command works on. Only `import` makes one; whoever else wants one is told if there is none."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from ..store import AsyncSessionStore
 
 class NotThere(Exception):
     """What a command was to work on does not exist."""
+
+
+class Refused(Exception):
+    """What a command does not do, for it would destroy something."""
 
 
 CATCH_UP_S = 30.0
@@ -46,6 +50,13 @@ async def reading(db: str | None) -> AsyncGenerator[AsyncSessionStore]:
 
 
 @asynccontextmanager
+async def writing(db: str | None) -> AsyncGenerator[AsyncSessionStore]:
+    """An existing store, to be changed."""
+    async with AsyncSessionStore(_existing(db)) as store:
+        yield store
+
+
+@asynccontextmanager
 async def searching(db: str | None) -> AsyncGenerator[AsyncSessionStore]:
     """An existing store, writable where possible: the index is kept up by whoever may write, and after
     an import that was cut short that is the search itself."""
@@ -67,7 +78,11 @@ def _existing(db: str | None) -> str:
 
 
 async def session_named(store: AsyncSessionStore, text: str) -> str:
-    """The session's id, from it or from its beginning."""
+    """The session's id, from it, from its beginning, or from its title."""
     if (id := await store.sessions.resolve(text)) is not None:
         return id
-    raise NotThere(f"no session {text!r}: it must be an id, or the beginning of just one (`recollect sessions`)")
+    if (titled := await store.sessions.by_title(text)) is not None:
+        return titled.id
+    raise NotThere(
+        f"no session {text!r}: it must be an id, the beginning of just one, or a title (`recollect sessions`)"
+    )

@@ -23,6 +23,7 @@ Db = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Named = Annotated[str, typer.Argument(metavar="SESSION", help="Its id, the beginning of just one, or its title.")]
 Source = Annotated[
     list[str] | None, typer.Option("--source", metavar="NAME", help="Only sessions from there; may be repeated.")
 ]

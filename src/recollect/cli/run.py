@@ -7,12 +7,12 @@ import os
 import sys
 from collections.abc import Coroutine
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import typer
 
 from ..errors import StoreError
-from .opening import NotThere
+from .opening import NotThere, Refused
 from .safe import printable
 
 REFUSED = 1
@@ -20,17 +20,19 @@ INTERRUPTED = 130
 READER_GONE = 141
 """as of a program that SIGPIPE ended"""
 
+T = TypeVar("T")
 
-def run(command: Coroutine[Any, Any, None]) -> None:
-    """Runs the command to its end, and leaves with the status that says how it went."""
+
+def run(command: Coroutine[Any, Any, T]) -> T:
+    """Runs the command, or a part of it, to its end; if that fails, leaves with the status that says how."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a locale without a character is no reason to stop
     try:
-        asyncio.run(command)
+        return asyncio.run(command)
     except BrokenPipeError:
         _leave_quietly()
-    except (StoreError, NotThere, OSError) as error:
+    except (StoreError, NotThere, Refused, OSError) as error:
         typer.echo(f"recollect: {printable(str(error))}", err=True)
         raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:

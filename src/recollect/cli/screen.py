@@ -26,10 +26,14 @@ def console(*, stderr: bool = False) -> Console:
     return _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
+def json_line(value: Any) -> bytes:
+    """One value as a line of JSON; UTF-8 whatever the locale says."""
+    return (printable_json(msgspec.json.encode(value).decode()) + "\n").encode()
+
+
 def write_json(value: Any) -> None:
-    """One value as a line of JSON; UTF-8 whatever the locale says, and at once, for whoever reads along."""
-    line = printable_json(msgspec.json.encode(value).decode()) + "\n"
-    sys.stdout.buffer.write(line.encode())
+    """A line of JSON on stdout, at once, for whoever reads along."""
+    sys.stdout.buffer.write(json_line(value))
     sys.stdout.buffer.flush()
 
 

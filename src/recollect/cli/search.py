@@ -25,7 +25,7 @@ def search(
         ),
     ],
     session: Annotated[
-        list[str] | None, typer.Option("--session", metavar="ID", help="Only there: an id or its beginning.")
+        list[str] | None, typer.Option("--session", metavar="ID", help="Only there: an id, its beginning, or a title.")
     ] = None,
     user: User = None,
     source: Source = None,

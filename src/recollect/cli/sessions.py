@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..models import Session, Status
+from ..models import Kind, Session, Status
 from ..store import AsyncSessionStore
-from .opening import reading
+from .opening import reading, session_named
 from .options import Db, Json, Since, Source, Until, User
 from .run import run
 from .safe import one_line
@@ -23,7 +23,19 @@ PAGE = 100
 
 def sessions(
     source: Source = None,
+    not_source: Annotated[
+        list[str] | None, typer.Option("--not-source", metavar="NAME", help="None from there; may be repeated.")
+    ] = None,
     user: User = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", metavar="KEY", help="Only those of that gateway key; may be repeated.")
+    ] = None,
+    kind: Annotated[
+        Kind | None, typer.Option("--kind", help="Only those of sub-agents, or the others.", case_sensitive=False)
+    ] = None,
+    parent: Annotated[
+        list[str] | None, typer.Option("--parent", metavar="SESSION", help="Only those below it; may be repeated.")
+    ] = None,
     status: Annotated[
         list[Status] | None, typer.Option("--status", help="Only these; may be repeated.", case_sensitive=False)
     ] = None,
@@ -42,14 +54,18 @@ def sessions(
     In a pipe, a line each: id, source, status, last activity, messages, user, title or first words.
     """
     filters = {
-        "source": source, "user_id": user, "status": status, "title_contains": title, "since": since, "until": until,
-        "order": order,
+        "source": source, "exclude_source": not_source, "user_id": user, "key": key, "kind": kind, "status": status,
+        "title_contains": title, "since": since, "until": until, "order": order,
     }  # fmt: skip
-    run(_sessions(filters, limit or None, db, json))
+    run(_sessions(filters, parent, limit or None, db, json))
 
 
-async def _sessions(filters: dict[str, Any], limit: int | None, db: str | None, json: bool) -> None:
+async def _sessions(
+    filters: dict[str, Any], parent: list[str] | None, limit: int | None, db: str | None, json: bool
+) -> None:
     async with reading(db) as store:
+        if parent:
+            filters["parent_id"] = [await session_named(store, text) for text in parent]
         found = _first(store, filters, limit)
         out = console()
         if json:

@@ -10,7 +10,7 @@ import typer
 from ..models import Message
 from ..store import AsyncSessionStore
 from .opening import NotThere, reading, session_named
-from .options import Db, Json
+from .options import Db, Json, Named
 from .run import run
 from .screen import console, counted, write_json
 from .transcript import show_message, show_session
@@ -19,7 +19,7 @@ TAIL = 20
 
 
 def show(
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="Its id, or the beginning of just one.")],
+    session: Named,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="The first so many messages.")] = None,
     tail: Annotated[
         int | None, typer.Option("--tail", min=1, help="The last so many messages.", show_default=str(TAIL))

@@ -17,14 +17,14 @@ from ..engine.operation import Operation, Row, execute, lock, one
 from ..errors import InvalidRecord
 from ..search.index import reworded
 from .prepare import NewRow
-from .shift import calls_in, read_preview
+from .shift import read_preview
 from .transcript import ACTIVE
 
 PARTS = "parts"
 """where the metadata of a message names the parts it was made of"""
 
 _LISTS = ("tool_calls", "reasoning_details", "provider_items")
-_COLUMNS = ("parts", "name", "tool_calls", "tool_call_id", "reasoning", "reasoning_details", "provider_items",
+_COLUMNS = ("parts", "name", "tool_calls", "calls", "tool_call_id", "reasoning", "reasoning_details", "provider_items",
             "token_count", "finish_reason", "metadata")  # fmt: skip
 
 _ROW = f"""
@@ -94,6 +94,8 @@ def _with(row: NewRow, more: NewRow) -> NewRow:
             optional[name] = _concatenated(row.optional[name], more.optional[name])
     if "reasoning" in row.optional and "reasoning" in more.optional:
         optional["reasoning"] = f"{row.optional['reasoning']}\n\n{more.optional['reasoning']}"
+    if row.calls or more.calls:
+        optional["calls"] = row.calls + more.calls
     if "finish_reason" in more.optional:
         optional["finish_reason"] = more.optional["finish_reason"]
     if "metadata" in row.optional and "metadata" in more.optional:
@@ -139,9 +141,7 @@ def _encoded(value: Any) -> str:
 def _as_new_row(row: Row, external_id: str) -> NewRow:
     optional = {name: value for name in _COLUMNS if (value := getattr(row, name)) is not None}
     size = sum(len(value.encode()) for value in (row.content, *optional.values()) if isinstance(value, str))
-    return NewRow(
-        row.role, row.content, row.created_at, row.send_index, external_id, optional, calls_in(row.tool_calls), size
-    )
+    return NewRow(row.role, row.content, row.created_at, row.send_index, external_id, optional, row.calls or 0, size)
 
 
 def _write(row: Row, whole: NewRow) -> Operation[None]:
@@ -149,5 +149,5 @@ def _write(row: Row, whole: NewRow) -> Operation[None]:
     yield execute(_UPDATE, id=row.id, content=whole.content, **columns)
     if row.state == ACTIVE:
         first_words = yield from read_preview(row.session)
-        calls = whole.calls - calls_in(row.tool_calls)
+        calls = whole.calls - (row.calls or 0)
         yield execute(_COUNT, calls=calls, preview=first_words, now=now(), session=row.session)

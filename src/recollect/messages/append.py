@@ -41,7 +41,7 @@ class _Counters:
         (_, self.session, self.next_seq, self.send, count, last_active, self.preview) = row
         self.first_seq = self.next_seq
         self.had_preview = self.preview is not None
-        self.last_active = last_active if count else _NEVER
+        self.last_active = last_active if count or self.next_seq > 1 else _NEVER
         self.activity = second(last_active)
         self.calls = 0
         self.updated = 0
@@ -251,7 +251,7 @@ def _finish(changed: Iterable[_Counters]) -> Operation[None]:
 
 def preview(text: str) -> str | None:
     """The first words of a text: line ends as spaces, 60 characters and `...` where there was more."""
-    line = " ".join(text.strip()[: PREVIEW + 1].splitlines())
+    line = " ".join(text.strip()[: 3 * PREVIEW].splitlines())  # a line end has two characters at most
     if not line:
         return None
     return line if len(line) <= PREVIEW else line[:PREVIEW] + "..."

@@ -196,7 +196,14 @@ def uncompact(session_id: str, seq: int, fence: int | None) -> Operation[Compact
 def undo(session: int, effect: Effect) -> Operation[list[Moved]]:
     """Undoes a compaction whose note is in the transcript; what that does to the counters."""
     note = yield from move(session, f"state = {ACTIVE} AND seq = :note", COMPACTED, note=effect.note_seq)
-    back = yield from move(session, f"state = {COMPACTED} AND compacted_by = :undone", ACTIVE, undone=effect.seq)
+    back = yield from move(
+        session,
+        f"state = {COMPACTED} AND compacted_by = :undone AND position BETWEEN :first AND :last",
+        ACTIVE,
+        undone=effect.seq,
+        first=effect.first,
+        last=effect.last,
+    )
     yield execute(
         "UPDATE compactions SET undone_at = :at WHERE session = :session AND seq = :seq",
         session=session,

@@ -71,7 +71,7 @@ def _across(effects: dict[int, Effect], target: Row) -> list[Effect]:
             if shown and across and effect.seq not in undone:
                 undone[effect.seq] = effect
                 changed = True
-    return sorted(undone.values(), key=lambda effect: -effect.seq)  # a note is put away by a later one
+    return sorted(undone.values(), key=lambda effect: -effect.note_seq)  # a note is put away under a later one
 
 
 def read_place(session: int, seq: int) -> Operation[Row | None]:
@@ -81,32 +81,25 @@ def read_place(session: int, seq: int) -> Operation[Row | None]:
             "SELECT position, seq, state, compacted_by FROM messages"
             " WHERE session = :session AND state IN (0, 1, 2) AND position = :seq AND seq = :seq"
             " UNION ALL SELECT position, seq, state, compacted_by FROM messages"
-            " WHERE session = :session AND seq = :seq AND seq <> position",
+            " WHERE session = :session AND seq = :seq AND seq <> position AND state IN (0, 1, 2)",
             session=session,
             seq=seq,
         )
     )
 
 
-_NOTES = """
-SELECT c.seq, c.note_seq, n.state AS note_state, n.compacted_by AS under
+_EFFECTS = """
+SELECT c.seq, c.note_seq, n.state AS note_state, n.compacted_by AS under, c.from_seq AS first, c.to_seq AS last
 FROM compactions c JOIN messages n ON n.session = c.session AND n.seq = c.note_seq AND n.seq <> n.position
-WHERE c.session = :session AND c.undone_at IS NULL ORDER BY c.seq"""
-
-_REACH = """
-SELECT compacted_by, MIN(position) AS first, MAX(position) AS last FROM messages
-WHERE session = :session AND state = 1 AND compacted_by IS NOT NULL GROUP BY compacted_by"""
+WHERE c.session = :session AND c.undone_at IS NULL ORDER BY c.note_seq"""
 
 
 def read_effects(session: int) -> Operation[dict[int, Effect]]:
     """The session's compactions in effect, by seq."""
-    notes = yield all(_NOTES, session=session)
-    if not notes:
-        return {}
-    rows = yield all(_REACH, session=session)
-    reach = {row.compacted_by: [row.first, row.last] for row in rows}
-    for note in notes:  # an inner one is older: its reach is complete before it is added to the outer one
-        if note.under in reach and note.seq in reach:
-            outer, inner = reach[note.under], reach[note.seq]
+    rows = yield all(_EFFECTS, session=session)
+    reach = {row.seq: [row.first, row.last] for row in rows}
+    for row in rows:  # the note of an inner one is older: its reach is complete before it is added to the outer one
+        if row.under in reach:
+            outer, inner = reach[row.under], reach[row.seq]
             outer[:] = min(outer[0], inner[0]), max(outer[1], inner[1])
-    return {row.seq: Effect(*row, *reach[row.seq]) for row in notes if row.seq in reach}
+    return {row.seq: Effect(row.seq, row.note_seq, row.note_state, row.under, *reach[row.seq]) for row in rows}

@@ -73,8 +73,10 @@ def prepare(encoder: Encoder, message: NewMessage) -> NewRow:
         value = getattr(message, name)
         if value is not None:
             optional[name] = encode(encoder, value, name)
-    calls = _calls(message.tool_calls)
-    if not calls:
+    calls = calls_in(message.tool_calls)
+    if calls:
+        optional["calls"] = calls
+    else:
         optional.pop("tool_calls", None)
     created = instant(message.created_at, "created_at")
     pending = UNSET if message.pending is UNSET else encoder.pending(message.pending)
@@ -114,8 +116,8 @@ def _structured(encoder: Encoder, content: Any) -> tuple[str | None, str]:
     return words or None, encoded
 
 
-def _calls(tool_calls: Any) -> int:
-    """How many calls an assistant row asks for: parallel ones count one each."""
+def calls_in(tool_calls: Any) -> int:
+    """How many calls a message asks for: parallel ones count one each."""
     if not tool_calls:
         return 0
     return len(tool_calls) if isinstance(tool_calls, list) else 1  # pyright: ignore[reportUnknownArgumentType]

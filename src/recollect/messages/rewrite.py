@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from ..access import missing
-from ..encoding import second
-from ..engine.operation import Failed, Operation, execute, ids, lock, one
+from ..encoding import now, second
+from ..engine.operation import Failed, Operation, execute, one
 from ..journal import happened
 from ..models import MessageRef
-from ..sessions.change import withdraw
 from .append import append
 from .prepare import Append
-from .shift import COMPACTED, count, less, move, opened
+from .shift import CLEARED, COMPACTED, REWOUND, count, less, move, opened
 from .transcript import ACTIVE
 
 
@@ -23,6 +21,13 @@ def replace(session_id: str, item: Append) -> Operation[list[MessageRef]]:
     """
     session = yield from opened(session_id, item.fence)
     away = yield from move(session.session, f"state = {ACTIVE}", COMPACTED)
+    yield from move(session.session, f"state = {REWOUND}", COMPACTED)  # nothing of before can be restored into it
+    yield from move(session.session, f"state = {COMPACTED} AND compacted_by IS NOT NULL", COMPACTED)
+    yield execute(
+        "UPDATE compactions SET undone_at = :at WHERE session = :session AND undone_at IS NULL",
+        session=session.session,
+        at=now(),
+    )
     external_ids = [row.external_id for row in item.rows if row.external_id is not None]
     if external_ids:
         yield execute(
@@ -48,27 +53,23 @@ def _appended(item: Append) -> Operation[list[MessageRef]]:
     return outcome
 
 
-def clear(session_id: str) -> Operation[int]:
-    """Removes the messages of a session; how many there were in its transcript.
-
-    The session goes on under another number, with its ledger, its lease and its children; the keeper
-    erases the rows of the old one in chunks, as those of a deleted session.
-    """
-    yield lock(session_id)
-    row = yield one("SELECT * FROM sessions WHERE id = :id", id=session_id)
-    if row is None:
-        raise missing(session_id)
-    (number,) = yield ids(1)
-    yield from withdraw([row.session])
-    values = {
-        **row._asdict(), "session": number, "user_late": 0, "message_count": 0, "tool_call_count": 0,
-        "preview": None, "pending": None, "last_active_at": row.created_at, "activity": second(row.created_at),
-        "revision": row.revision + 1,
-    }  # fmt: skip
-    names = ", ".join(values)
-    yield execute(f"INSERT INTO sessions ({names}) VALUES ({', '.join(f':{name}' for name in values)})", **values)
-    for table in ("session_texts", "usage_rounds", "leases"):
-        yield execute(f"UPDATE {table} SET session = :new WHERE session = :old", new=number, old=row.session)
-    yield execute("UPDATE sessions SET parent = :new WHERE parent = :old", new=number, old=row.session)
+def clear(session_id: str, fence: int | None) -> Operation[int]:
+    """Takes every message away from a session; how many there were in its transcript. They are gone from
+    everywhere at once, and the keeper erases them in chunks."""
+    session = yield from opened(session_id, fence)
+    row = yield one("SELECT message_count, created_at FROM sessions WHERE session = :session", session=session.session)
+    yield execute(
+        f"UPDATE messages SET state = {CLEARED}, compacted_by = NULL, external_id = NULL"
+        " WHERE session = :session AND state IN (0, 1, 2)",
+        session=session.session,
+    )
+    yield execute("DELETE FROM compactions WHERE session = :session", session=session.session)
+    yield execute(_EMPTY, session=session.session, now=now(), activity=second(row.created_at))
     yield from happened("store.cleared", session_id)
     return row.message_count
+
+
+_EMPTY = """
+UPDATE sessions SET message_count = 0, tool_call_count = 0, preview = NULL, pending = NULL,
+  last_active_at = created_at, activity = :activity, updated_at = :now, revision = revision + 1
+WHERE session = :session"""

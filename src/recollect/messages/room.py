@@ -227,10 +227,10 @@ class Messages:
         item = self._item(session_id, _several(messages), None, fence)
         return await self._write(replace, session_id, item, size=_size(item))
 
-    async def clear(self, session_id: str) -> int:
+    async def clear(self, session_id: str, *, fence: int | None = None) -> int:
         """Removes every message of the session, its compactions and what is pending; how many messages
         the transcript had. Tokens and costs stay, and seqs are not used again. Raises SessionNotFound."""
-        return await self._write(clear, session_id)
+        return await self._write(clear, session_id, as_fence(fence))
 
     async def _write(self, op: Any, session_id: str, *args: Any, size: int = 256) -> Any:
         return await self._access.write(op, self._encoder.identifier(session_id, "session_id"), *args, size=size)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..access import missing
-from ..encoding import json_value, now
-from ..engine.operation import Operation, Row, execute, lock, one, tuples
+from ..encoding import now
+from ..engine.operation import Operation, Row, execute, lock, one
 from ..sessions.turns import check_fence
 from .append import preview
 from .transcript import ACTIVE
 
-COMPACTED, REWOUND = 1, 2
-
-_PAGE = 256
-"""rows whose tool calls are looked at in one statement"""
+COMPACTED, REWOUND, CLEARED = 1, 2, 3
+"""beside ACTIVE; what is cleared is nowhere any more, and is erased"""
 
 
 class Moved(NamedTuple):
@@ -40,7 +38,11 @@ def opened(session_id: str, fence: int | None = None) -> Operation[Row]:
 
 def move(session: int, condition: str, to: int, *, compacted_by: int | None = None, **params: Any) -> Operation[Moved]:
     """Gives the messages that meet the condition another state."""
-    calls = yield from read_calls(session, condition, params)
+    asked = yield one(
+        f"SELECT CAST(SUM(calls) AS BIGINT) AS calls FROM messages WHERE session = :session AND {condition}",
+        session=session,
+        **params,
+    )
     moved = yield execute(
         f"UPDATE messages SET state = :to, compacted_by = :compacted_by WHERE session = :session AND {condition}",
         session=session,
@@ -48,31 +50,7 @@ def move(session: int, condition: str, to: int, *, compacted_by: int | None = No
         compacted_by=compacted_by,
         **params,
     )
-    return Moved(moved, calls)
-
-
-def read_calls(session: int, condition: str, params: dict[str, Any]) -> Operation[int]:
-    """How many tool calls the messages that meet the condition ask for."""
-    total, place = 0, {"p": -1, "q": -1}
-    while True:
-        rows = yield tuples(
-            f"SELECT position, seq, tool_calls FROM messages WHERE session = :session AND {condition}"
-            " AND tool_calls IS NOT NULL AND (position, seq) > (:p, :q) ORDER BY position, seq LIMIT :n",
-            session=session,
-            n=_PAGE,
-            **place,
-            **params,
-        )
-        total += sum(calls_in(calls) for *_, calls in rows)
-        if len(rows) < _PAGE:
-            return total
-        place = {"p": rows[-1][0], "q": rows[-1][1]}
-
-
-def calls_in(tool_calls: str | None) -> int:
-    """How many calls a message asks for: parallel ones count one each."""
-    calls = json_value(tool_calls)
-    return len(calls) if isinstance(calls, list) else int(calls is not None)
+    return Moved(moved, asked.calls or 0)
 
 
 _COUNT = """

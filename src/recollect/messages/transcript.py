@@ -13,6 +13,7 @@ from ..models import Message, MessageState, Page
 
 ACTIVE = 0
 STATES = (MessageState.ACTIVE, MessageState.COMPACTED, MessageState.REWOUND)
+"""by their number; what has a higher one was cleared and is not there"""
 
 COLUMNS = (
     "m.id, m.seq, m.position, m.role, m.content, m.parts, m.name, m.tool_calls, m.tool_call_id, m.round_index,"
@@ -85,7 +86,7 @@ def _arms_since(states: str) -> str:
         for state in (range(len(STATES)) if states == "all" else (ACTIVE,))
     ]
     moved = f"SELECT m.seq, {COLUMNS} FROM messages m WHERE m.session = :session AND m.seq > :after"
-    only = "" if states == "all" else f" AND m.state = {ACTIVE}"
+    only = f" AND m.state < {len(STATES)}" if states == "all" else f" AND m.state = {ACTIVE}"
     return " UNION ALL ".join([*in_place, f"{moved} AND m.seq <> m.position{only}"])
 
 
@@ -139,7 +140,7 @@ def read_seq(session_id: str, seq: int) -> Operation[Message | None]:
         f"SELECT {COLUMNS} FROM messages m WHERE m.session = :session AND m.state IN (0, 1, 2)"
         " AND m.position = :seq AND m.seq = :seq"
         f" UNION ALL SELECT {COLUMNS} FROM messages m WHERE m.session = :session AND m.seq = :seq"
-        " AND m.seq <> m.position",
+        f" AND m.seq <> m.position AND m.state < {len(STATES)}",
         session=session.session,
         seq=seq,
     )
@@ -150,7 +151,7 @@ def read_id(id: int, within: str | None) -> Operation[Message | None]:
     """The message with that id, in any state."""
     row = yield one(
         f"SELECT s.user_id, s.id AS session_id, {COLUMNS} FROM messages m JOIN sessions s ON s.session = m.session"
-        " WHERE m.id = :id AND s.id IS NOT NULL",
+        f" WHERE m.id = :id AND m.state < {len(STATES)} AND s.id IS NOT NULL",
         id=id,
     )
     return message(row[1], row[2:]) if row and within in (None, row.user_id) else None

@@ -199,12 +199,14 @@ def rank_and_find(
 _MESSAGES = """
 SELECT m.id, m.session, m.seq, m.position, m.state, m.role, m.name, m.content, m.tool_calls, m.created_at,
   s.id AS session_id, s.user_id, s.source, s.model, s.created_at AS started
-FROM messages m JOIN sessions s ON s.session = m.session WHERE m.id IN :ids AND s.id IS NOT NULL"""
+FROM messages m JOIN sessions s ON s.session = m.session
+WHERE m.id IN :ids AND m.state IN (0, 1, 2) AND s.id IS NOT NULL"""
 
 _EVENTS = """
 SELECT e.id, e.at, e.session_id, e.name, e.issue_id, e.path, e.anchor, e.text,
   s.user_id, s.source, s.model, s.created_at AS started
-FROM events e LEFT JOIN sessions s ON s.id = e.session_id WHERE e.id IN :ids"""
+FROM events e LEFT JOIN sessions s ON s.id = e.session_id WHERE e.id IN :ids
+  AND NOT EXISTS (SELECT 1 FROM sessions g WHERE g.gone_id = e.session_id AND e.id < g.gone_before)"""
 
 
 def _hits(search: Search, ranked: Ranked, cursor: Any) -> Operation[list[Hit]]:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..engine.fulltext import FullText, IndexDamaged
-from ..engine.operation import Operation, Row, all, execute, many, one
+from ..engine.operation import Operation, Row, all, execute, one
 from ..errors import SchemaTooNew
 from .calls import texts_of_calls
 from .segment import VERSION, segment
@@ -26,8 +26,6 @@ log = logging.getLogger("recollect")
 
 _STEP = 16
 """rows fetched at once, at most: each may be as long as the limit allows"""
-
-ERASED_AT_ONCE = 64
 
 
 class Lag(NamedTuple):
@@ -91,13 +89,6 @@ def read_lag() -> Operation[Lag]:
     return Lag(state.watermark, max(message.id or 0, event.id or 0), state.version, state.unindexed_bytes)
 
 
-def read_work() -> Operation[tuple[Lag, bool]]:
-    """Where the index stands, and whether a deleted session waits to be erased."""
-    lag = yield from read_lag()
-    gone = yield one("SELECT 1 AS n FROM sessions WHERE id IS NULL LIMIT 1")
-    return lag, gone is not None
-
-
 # -- entries ---------------------------------------------------------------------------------------
 
 
@@ -155,7 +146,8 @@ def _message_entry(row: Row, most: int) -> Entry:
     return _entry(row.id, text, message_keys(row.session, row.user_id, row.user_late), most, beyond)
 
 
-def _event_entry(row: Row, most: int) -> Entry:
+def event_entry(row: Row, most: int) -> Entry:
+    """What the index has of an event."""
     keys = "" if row.session_id is None else event_key(row.session_id)
     return _entry(row.id, row.text, keys, most, max(0, row.text_size - most))
 
@@ -176,13 +168,14 @@ def _entry(id: int, text: str, keys: str, most: int, beyond: int) -> Entry:
 # -- forward ---------------------------------------------------------------------------------------
 
 # No more of a text is fetched than can be indexed: `:most` characters are at least as many bytes.
-_TEXT = """
+TEXT = """
 SELECT m.id, SUBSTR(m.content, 1, :most) AS content, LENGTH(m.content) AS content_size,
   SUBSTR(m.tool_calls, 1, :most) AS tool_calls, LENGTH(m.tool_calls) AS calls_size,
   s.session, s.user_id, s.user_late
 FROM messages m JOIN sessions s ON s.session = m.session"""
+"""what an entry of a message is made of"""
 
-_MESSAGES = f"{_TEXT} WHERE m.id > :after ORDER BY m.id LIMIT :n"
+_MESSAGES = f"{TEXT} WHERE m.id > :after ORDER BY m.id LIMIT :n"
 
 _EVENTS = """
 SELECT id, SUBSTR(text, 1, :most) AS text, LENGTH(text) AS text_size, session_id
@@ -237,7 +230,7 @@ def _next_rows(after: int, most: int, n: int) -> Operation[list[tuple[Callable[[
     found = [(_message_entry, row) for row in messages]
     if not events:
         return found
-    found += [(_event_entry, row) for row in events]
+    found += [(event_entry, row) for row in events]
     return sorted(found, key=lambda each: each[1].id)[:n]
 
 
@@ -269,7 +262,7 @@ def reset_step(fulltext: FullText, row_bytes: int) -> Operation[bool]:
         return False
     yield execute(
         "UPDATE index_state SET watermark = 0, version = :version, row_bytes = :row_bytes, unindexed_bytes = 0,"
-        " unpurged = 0",
+        " purged = erased",
         version=VERSION,
         row_bytes=row_bytes,
     )
@@ -278,32 +271,10 @@ def reset_step(fulltext: FullText, row_bytes: int) -> Operation[bool]:
 
 # -- back ------------------------------------------------------------------------------------------
 
-_ERASABLE = f"{_TEXT} WHERE m.session = :session AND m.state IN (0, 1, 2) LIMIT :n"
-
-
-def erase_chunk(fulltext: FullText) -> Operation[bool]:
-    """Erases some rows of a deleted session with their entries; True while there is more for us to do."""
-    state = yield from read_state()
-    if state.version > VERSION:
-        return False
-    gone = yield one("SELECT session FROM sessions WHERE id IS NULL ORDER BY session LIMIT 1")
-    if gone is None:
-        return False
-    rows = yield all(_ERASABLE, session=gone.session, n=ERASED_AT_ONCE, most=state.row_bytes)
-    if rows:
-        yield from _remove_entries(fulltext, state, rows)
-        yield from _note_erased(len(rows))
-        yield many("DELETE FROM messages WHERE id = ?", [(row.id,) for row in rows])
-        return True
-    for table in ("compactions", "usage_rounds", "leases", "session_texts", "sessions"):
-        yield execute(f"DELETE FROM {table} WHERE session = :session", session=gone.session)
-    return True
-
-
 AsEntry = Callable[[Row, int], Entry]
 
 
-def _remove_entries(
+def remove_entries(
     fulltext: FullText, state: Row, rows: Sequence[Row], as_entry: AsEntry = _message_entry
 ) -> Operation[None]:
     """Takes rows out of the index: those it has read, as it has read them."""
@@ -320,7 +291,7 @@ def _indexed(rows: Sequence[Row], state: Row, as_entry: AsEntry = _message_entry
             yield entry.id, entry.words, entry.keys
 
 
-_ENTRIES = f"{_TEXT} WHERE m.id IN :ids"
+_ENTRIES = f"{TEXT} WHERE m.id IN :ids"
 
 
 def reworded(fulltext: FullText, ids: Sequence[int], change: Operation[None]) -> Operation[None]:
@@ -330,7 +301,7 @@ def reworded(fulltext: FullText, ids: Sequence[int], change: Operation[None]) ->
     if state.version > VERSION and min(ids) <= state.watermark:
         raise too_new(state.version)
     try:
-        yield from _remove_entries(fulltext, state, (yield from _texts_of(ids, state)))
+        yield from remove_entries(fulltext, state, (yield from _texts_of(ids, state)))
         yield from change
         yield from _restore_entries(fulltext, state, (yield from _texts_of(ids, state)))
     except IndexDamaged:
@@ -346,43 +317,6 @@ def _restore_entries(fulltext: FullText, state: Row, rows: Sequence[Row]) -> Ope
     found = list(_indexed(rows, state))
     if found and state.version == VERSION:
         yield fulltext.insert(found)
-
-
-_EVENT_ENTRIES = """
-SELECT id, SUBSTR(text, 1, :most) AS text, LENGTH(text) AS text_size, session_id
-FROM events WHERE id IN :ids AND text IS NOT NULL"""
-
-
-def erase_events(fulltext: FullText, ids: Sequence[int]) -> Operation[None]:
-    """Deletes these events with their entries, a damaged index notwithstanding. Raises SchemaTooNew
-    before anything is changed."""
-    state = yield from read_state()
-    rows = yield all(_EVENT_ENTRIES, ids=ids, most=state.row_bytes)
-    if state.version > VERSION and any(row.id <= state.watermark for row in rows):
-        raise too_new(state.version)
-    try:
-        yield from _remove_entries(fulltext, state, rows, _event_entry)
-    except IndexDamaged:
-        yield from condemn()
-    if rows:
-        yield from _note_erased(len(rows))
-    yield many("DELETE FROM events WHERE id = ?", [(id,) for id in ids])
-
-
-def _note_erased(rows: int) -> Operation[None]:
-    """Their words go when the index is purged."""
-    yield execute("UPDATE index_state SET unpurged = unpurged + :rows", rows=rows)
-
-
-def read_unpurged() -> Operation[int]:
-    """Rows that were taken out of the index since it was purged."""
-    state = yield one("SELECT unpurged FROM index_state")
-    return state.unpurged
-
-
-def purged(rows: int) -> Operation[None]:
-    """Notes that so many of them are gone to the last byte."""
-    yield execute("UPDATE index_state SET unpurged = unpurged - :rows", rows=rows)
 
 
 def merge(fulltext: FullText, pages: int) -> Operation[Any]:

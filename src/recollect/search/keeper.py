@@ -16,18 +16,15 @@ from ..engine.fulltext import IndexDamaged
 from ..engine.writer import Lane
 from ..errors import NotAStore, ReadOnly, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreReplaced, again
 from ..options import Limits
+from .erase import erase_chunk, purge_step, read_work
 from .index import (
     VERSION,
     Damaged,
     Indexed,
     Lag,
     condemn_seen,
-    erase_chunk,
     index_chunk,
     merge,
-    purged,
-    read_unpurged,
-    read_work,
     reset_step,
     too_new,
 )
@@ -40,15 +37,17 @@ REST_S = 0.25
 CHUNK = (64, 64 * 1024)
 """rows and bytes of one turn: about 1.5 ms, which nobody who appends feels"""
 
-MERGE_PAGES = 16
-"""pages of tidying in one turn"""
+MERGE_PAGES, MERGE_STEPS = 16, 64
+"""pages of tidying in one turn, and turns of it between two looks at what else there is to do"""
 
 BACKLOG_ROW = 512
 """bytes of text for which a row counts in `Limits.index_backlog`; a longer one counts for several"""
 
-PURGE_PAGES = 64
-PURGE_REST = 9
-"""pages of one turn of a purge, and the time after one in which there is no other, in its own length"""
+PURGE_PAGES, PURGE_STEPS = 64, 8
+"""pages of one turn of a purge, and turns of it between two looks at what else there is to do"""
+
+PURGE_REST = 99
+"""for so many times as long as a purge took there is no other"""
 
 PAUSE_S, BUSY_PAUSE_S = 5.0, 1.0
 """between tries, after an error that may pass"""
@@ -68,8 +67,10 @@ class Keeper:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self._untidy = True
-        self._purged_until = 0.0
-        self._purge_due: asyncio.TimerHandle | None = None
+        self._purging: int | None = None
+        self._purge_at = 0.0
+        self._purge_s = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         self._recovering = False
         self._lag = Lag(0, 0, 0, 0)
         self._row_bytes = 0
@@ -89,6 +90,8 @@ class Keeper:
         if self._task is None:
             return
         self._task.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
         await asyncio.wait([self._task])
         self._fail(StoreClosed("the store is closed"))
 
@@ -146,9 +149,9 @@ class Keeper:
 
     async def _work(self) -> None:
         """Indexes before it erases, and looks again after each chunk erased."""
-        erasing = True
+        erasing, purging = True, False
         while erasing:
-            self._lag, erasing = await self._engine.read(read_work)
+            self._lag, (erasing, purging) = await self._engine.read(read_work)
             self._settle()
             if self._lag.is_newer:
                 self._fail(too_new(self._lag.version))
@@ -160,7 +163,8 @@ class Keeper:
                 self._untidy = True
         if self._untidy:
             await self._tidy()
-        await self._purge()
+        if purging or self._purging is not None:
+            await self._purge()
 
     async def _catch_up(self) -> None:
         if self._lag.version < VERSION:
@@ -189,33 +193,34 @@ class Keeper:
         return Lane.ALTERNATE, rows, rows * CHUNK[1] // CHUNK[0]
 
     async def _tidy(self) -> None:
-        """Merges while nothing new was committed and nobody asks."""
-        while await self._write(merge, self._engine.fulltext, MERGE_PAGES):
+        """Merges, until nobody asks; what else there is to do is looked at now and then."""
+        for _ in range(MERGE_STEPS):
+            if not await self._write(merge, self._engine.fulltext, MERGE_PAGES):
+                self._untidy = False
+                return
             if self._waiters:
                 return
-            await asyncio.sleep(0)
-        self._untidy = False
 
     async def _purge(self) -> None:
-        """Rewrites the index without the words of what was taken out of it, which merging alone leaves in
-        its older parts; at most a tenth of the time goes into that."""
-        rows = await self._engine.read(read_unpurged)
+        """Some steps of a purge, for at most a hundredth of the time: each rewrites all of the index."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        if not rows or self._waiters:
+        if self._purging is None and loop.time() < self._purge_at:
+            self._wake_at(self._purge_at)
             return
-        if began < self._purged_until:
-            if self._purge_due is None or self._purge_due.when() <= began:
-                self._purge_due = loop.call_at(self._purged_until, self._noticed.set)
-            return
-        more = await self._write(merge, self._engine.fulltext, -PURGE_PAGES)
-        while more:
+        for _ in range(PURGE_STEPS):
+            began = loop.time()
+            self._purging = await self._write(purge_step, self._engine.fulltext, PURGE_PAGES, self._purging)
+            self._purge_s += loop.time() - began
+            if self._purging is None:
+                self._purge_at, self._purge_s = loop.time() + PURGE_REST * self._purge_s, 0.0
+                return
             if self._waiters:
                 return
-            await asyncio.sleep(0)
-            more = await self._write(merge, self._engine.fulltext, PURGE_PAGES)
-        await self._write(purged, rows)
-        self._purged_until = loop.time() + PURGE_REST * (loop.time() - began)
+
+    def _wake_at(self, time: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(time, self._noticed.set)
 
     async def _write(self, op: Callable[..., Any], *args: Any, lane: Lane = Lane.BACKGROUND) -> Any:
         return await self._engine.write(op, *args, lane=lane)

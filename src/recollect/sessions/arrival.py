@@ -18,8 +18,9 @@ from ..messages.append import insert_of, preview
 from ..messages.compact import COMPACTION_COLUMNS
 from ..messages.prepare import NewRow, prepare
 from ..messages.transcript import ACTIVE, STATES
-from ..models import MessageState, NewMessage, NewUsage, Status
+from ..models import Kind, MessageState, NewMessage, NewUsage, Relation, Status
 from ..usage.ledger import Round, SessionRounds, prepare_round, write_rounds
+from .given import size_of
 from .life import NewSession, insert, live_of
 from .titles import as_title, holder_of
 from .transfer import CompactionRecord, MessageRecord, SessionRecord, UsageRecord, without
@@ -57,15 +58,19 @@ def prepare_arrival(encoder: Encoder, given: Mapping[str, Any], within: str | No
         if record.user_id not in (None, within):
             raise InvalidRecord("the record is of another user; not stored")
         record.user_id = within
+    if record.parent_id is not None and record.relation is None:
+        record.relation = Relation.SPAWN
+    if record.relation is Relation.SPAWN:
+        record.kind = Kind.SUBAGENT
     rows = [_placed(encoder, at, message) for at, message in enumerate(record.messages, start=1)]
     _check_places(record, rows)
     created = instant(record.created_at, "created_at")
     created = min([now(), *[row.row.created_at for row in rows]]) if created is None else created
     new = _new_session(encoder, record, created, within)
     columns = _columns(encoder, record, rows, created)
-    compactions = [_audit_row(compaction) for compaction in record.compactions]
+    compactions = [_audit_row(compaction, rows) for compaction in record.compactions]
     rounds = [_round(encoder, usage) for usage in record.usage]
-    size = sum([row.row.size for row in rows]) + sum([len(value.encode()) for value in new if isinstance(value, str)])
+    size = sum([row.row.size for row in rows]) + size_of(encoder, *new, *columns.values())
     return Arrival(new, columns, rows, compactions, rounds, size + 256 * (1 + len(compactions) + len(rounds)))
 
 
@@ -89,6 +94,8 @@ def _check_places(record: SessionRecord, rows: list[PlacedRow]) -> None:
         (len(set(externals)) < len(externals), "two messages have one external_id"),
         (len(compactions) < len(record.compactions), "two compactions have one seq"),
         (any(compaction.note_seq not in places for compaction in record.compactions), "a compaction lacks its note"),
+        (len({compaction.note_seq for compaction in record.compactions}) < len(compactions),
+         "two compactions have one note"),
         (not all(row.compacted_by is None or _is_under(row, compactions.get(row.compacted_by), places) for row in rows),
          "a message is put away by a compaction that is not in effect, or whose note does not stand for it"),
         ((record.status is Status.ENDED) != (record.ended_at is not None) and record.status is not Status.ARCHIVED,
@@ -180,8 +187,10 @@ def _first_words(row: NewRow) -> str | None:
     return preview(row.content) if row.role == "user" and row.content else None
 
 
-def _audit_row(record: CompactionRecord) -> tuple[Any, ...]:
+def _audit_row(record: CompactionRecord, rows: list[PlacedRow]) -> tuple[Any, ...]:
     values = msgspec.structs.asdict(record)
+    if places := [row.position for row in rows if row.compacted_by == record.seq]:
+        values |= {"from_seq": min(places), "to_seq": max(places)}  # what rewinds and forks go by
     values["created_at"] = instant(record.created_at, "created_at")
     values["undone_at"] = instant(record.undone_at, "undone_at")
     for name in ("seq", "note_seq", "from_seq", "to_seq", "count", "before_tokens", "after_tokens"):
@@ -218,9 +227,10 @@ def arrive(arrival: Arrival) -> Operation[Arrived]:
     """Writes the session, unless its id is there already."""
     new = arrival.new
     yield lock(*sorted({new.id, new.parent_id or new.id}))
-    there = yield one("SELECT parent FROM sessions WHERE id = :id", id=new.id)
+    there = yield one("SELECT parent, relation, user_id, created_at FROM sessions WHERE id = :id", id=new.id)
     if there:
-        return Arrived(False, [], new.parent_id if there.parent is None else None)
+        cut_off = there.parent is None and (there.relation, there.created_at) == (new.relation, new.created_at)
+        return Arrived(False, [], new.parent_id if cut_off and new.within in (None, there.user_id) else None)
     left_out: list[tuple[str, str]] = []
     columns = yield from _without_taken(arrival, left_out)
     parent = yield from _parent(new)
@@ -283,9 +293,11 @@ def _write_rows(session: int, rows: list[PlacedRow]) -> Operation[None]:
 def link(session_id: str, parent_id: str, within: str | None) -> Operation[bool]:
     """Gives a session that arrived before its parent that parent; False if it is not there, or below it."""
     yield lock(*sorted({session_id, parent_id}))
-    child = yield one("SELECT session, parent FROM sessions WHERE id = :id", id=session_id)
+    child = yield one("SELECT session, parent, user_id FROM sessions WHERE id = :id", id=session_id)
     above = yield one("SELECT session, parent, user_id FROM sessions WHERE id = :id", id=parent_id)
-    if child is None or above is None or child.parent is not None or within not in (None, above.user_id):
+    if child is None or above is None or child.parent is not None:
+        return False
+    if within is not None and not within == child.user_id == above.user_id:
         return False
     parent = above.session
     while above is not None and above.session != child.session:

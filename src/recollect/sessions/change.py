@@ -29,11 +29,14 @@ def set_texts(session: int, texts: dict[str, str | None]) -> Operation[None]:
     yield execute(f"UPDATE session_texts SET {columns} WHERE session = :session", session=session, **texts)
 
 
-def withdraw(numbers: Sequence[int]) -> Operation[None]:
-    """Takes everything off these rows that could name or find them: they are the keeper's now."""
+def withdraw(numbers: Sequence[int], events_before: int | None = None) -> Operation[None]:
+    """Takes everything off these rows that could name or find them: they are the keeper's now, and with
+    `events_before` so are their events below that id."""
+    gone_id = "NULL" if events_before is None else "id"
     yield execute(
-        "UPDATE sessions SET id = NULL, title = NULL, key = NULL, parent = NULL, preview = NULL, pending = NULL,"
-        " updated_at = :now WHERE session IN :numbers",
+        f"UPDATE sessions SET gone_id = {gone_id}, gone_before = :before, id = NULL, title = NULL, key = NULL,"
+        " parent = NULL, preview = NULL, pending = NULL, updated_at = :now WHERE session IN :numbers",
         numbers=numbers,
+        before=events_before,
         now=now(),
     )

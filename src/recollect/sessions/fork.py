@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..access import missing
 from ..encoding import second
-from ..engine.operation import Operation, Row, execute, ids, lock, one
+from ..engine.operation import Operation, Row, execute, ids, lock, many, one, tuples
 from ..messages.landing import Landing, land
-from ..messages.shift import COMPACTED, read_calls, read_preview
+from ..messages.shift import COMPACTED, read_preview
 from ..messages.transcript import ACTIVE
 from ..models import Session
 from .life import UNKNOWN_SOURCE, NewSession, insert
@@ -44,36 +43,28 @@ def _inheriting(new: NewSession, origin: Row) -> NewSession:
 
 
 _COPIED = (
-    "role", "content", "parts", "name", "tool_calls", "tool_call_id", "round_index", "send_index", "reasoning",
+    "role", "content", "parts", "name", "tool_calls", "calls", "tool_call_id", "round_index", "send_index", "reasoning",
     "reasoning_details", "provider_items", "token_count", "finish_reason", "external_id", "metadata", "created_at",
 )  # fmt: skip
 
-_PLACE = "CAST(ROW_NUMBER() OVER (ORDER BY position, seq) AS BIGINT)"
+_COPY = (
+    f"INSERT INTO messages (id, session, seq, position, {', '.join(_COPIED)})"
+    " SELECT CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT),"
+    f" {', '.join(_COPIED)} FROM messages WHERE id = ?"
+)
 
 
 def _copy(origin: Row, number: int, landing: Landing | None) -> Operation[None]:
     """Copies the transcript; its places and seqs begin anew."""
     condition, params = _shown(landing)
-    row = yield one(
-        "SELECT COUNT(*) AS n, MAX(created_at) AS newest, MAX(round_index) AS round_index,"
-        f" MAX(send_index) AS send_index FROM messages WHERE session = :session AND {condition}",
-        session=origin.session,
-        **params,
-    )
-    if not row.n:
+    sql = f"SELECT id FROM messages WHERE session = :session AND {condition} ORDER BY position, seq"
+    found = yield tuples(sql, session=origin.session, **params)
+    if not found:
         return
-    numbers: Sequence[int] = yield ids(row.n)
-    columns = ", ".join(_COPIED)
-    yield execute(
-        f"INSERT INTO messages (id, session, seq, position, {columns})"
-        f" SELECT :before + {_PLACE}, CAST(:copy AS BIGINT), {_PLACE}, {_PLACE}, {columns}"
-        f" FROM messages WHERE session = :session AND {condition}",
-        before=numbers[0] - 1,
-        copy=number,
-        session=origin.session,
-        **params,
-    )
-    yield from _count(number, row)
+    numbers = yield ids(len(found))
+    places = enumerate(zip(numbers, found, strict=True), start=1)
+    yield many(_COPY, [(id, number, place, place, copied) for place, (id, (copied,)) in places])
+    yield from _count(number)
 
 
 def _shown(landing: Landing | None) -> tuple[str, dict[str, Any]]:
@@ -97,15 +88,21 @@ UPDATE sessions SET next_seq = :next_seq, message_count = :messages, tool_call_c
 WHERE session = :session"""
 
 
-def _count(number: int, row: Row) -> Operation[None]:
-    calls = yield from read_calls(number, f"state = {ACTIVE}", {})
+_COUNTED = f"""
+SELECT COUNT(*) AS messages, CAST(SUM(calls) AS BIGINT) AS calls, MAX(created_at) AS newest,
+  MAX(round_index) AS round_index, MAX(send_index) AS send_index
+FROM messages WHERE session = :session AND state = {ACTIVE}"""
+
+
+def _count(number: int) -> Operation[None]:
+    row = yield one(_COUNTED, session=number)
     first_words = yield from read_preview(number)
     yield execute(
         _COUNT,
         session=number,
-        next_seq=row.n + 1,
-        messages=row.n,
-        calls=calls,
+        next_seq=row.messages + 1,
+        messages=row.messages,
+        calls=row.calls or 0,
         preview=first_words,
         newest=row.newest,
         activity=second(row.newest),

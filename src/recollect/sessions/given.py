@@ -77,9 +77,10 @@ def size_of(encoder: Encoder, *values: Any) -> int:
 
 
 def filter_of(
-    order: str, within: str | None = None, *, source: Several = None, exclude_source: Several = None, user_id: Several = None,
-    key: Several = None, status: Several = None, kind: Several = None, parent_id: Several = None,
-    title_contains: str | None = None, since: datetime | None = None, until: datetime | None = None,
+    order: str, within: str | None = None, *, source: Several = None, exclude_source: Several = None,
+    user_id: Several = None, key: Several = None, status: Several = None, kind: Several = None,
+    parent_id: Several = None, title_contains: str | None = None, since: datetime | None = None,
+    until: datetime | None = None,
 ) -> Filter:  # fmt: skip
     """The conditions of a listing; the times are those of its order. `within` a user, nothing of others counts."""
     where = Filter()

@@ -13,6 +13,7 @@ from ..encoding import Encoder
 from ..engine.writer import Lane
 from ..errors import InvalidRecord
 from ..reports import Imported, Rejection
+from ..usage.ledger import Round
 from .arrival import Arrival, Arrived, arrive, link, prepare_arrival
 
 REMEMBERED = 1_000
@@ -59,6 +60,11 @@ async def _each(records: Records) -> AsyncIterator[Mapping[str, Any]]:
             yield record
 
 
+def _kept(rounds: list[Round]) -> set[object]:
+    """Those rows of a ledger that no later row of the same round takes the place of."""
+    return {at if row.round_index is None else (row.send_index, row.round_index) for at, row in enumerate(rounds)}
+
+
 class _Tally:
     def __init__(self) -> None:
         self._inserted: Counter[str] = Counter()
@@ -72,7 +78,7 @@ class _Tally:
             return
         self._inserted["sessions"] += 1
         for kind, rows in (
-            ("messages", arrival.rows), ("compactions", arrival.compactions), ("usage", arrival.rounds),
+            ("messages", arrival.rows), ("compactions", arrival.compactions), ("usage", _kept(arrival.rounds)),
         ):  # fmt: skip
             self._inserted[kind] += len(rows)
         for kind, reason in arrived.left_out:

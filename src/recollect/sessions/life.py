@@ -59,7 +59,7 @@ VALUES (:session, :id, :kind, :source, :user_id, :key, :model, :title, :parent, 
 def insert(new: NewSession, deepest: int) -> Operation[int]:
     """Writes a session; its number. Raises SessionExists, TitleTaken, KeyTaken, and what the parent may."""
     if (yield one("SELECT 1 AS n FROM sessions WHERE id = :id", id=new.id)):
-        raise SessionExists(f"session {new.id!r} exists; not stored: use sessions.ensure to accept it")
+        raise _exists(new)
     yield from claim(new.title, new.id, new.within)
     yield from claim_key(new.key, new.id, new.within)
     session, event = yield ids(2)
@@ -73,6 +73,12 @@ def insert(new: NewSession, deepest: int) -> Operation[int]:
         yield from set_texts(session, texts)
     yield record_event(event, "store.created", new.id, new.created_at)
     return session
+
+
+def _exists(new: NewSession) -> SessionExists:
+    if new.within is not None:  # whose it is, is not told
+        return SessionExists(f"the id {new.id!r} cannot be used; not stored: choose another")
+    return SessionExists(f"session {new.id!r} exists; not stored: use sessions.ensure to accept it")
 
 
 def claim_key(key: str | None, session_id: str, within: str | None) -> Operation[None]:
@@ -104,7 +110,7 @@ def ensure(new: NewSession, deepest: int) -> Operation[Session]:
     if row is None:
         yield from insert(new, deepest)
     elif new.within not in (None, row.user_id):
-        raise SessionExists(f"the id {new.id!r} cannot be used; not stored: choose another")
+        raise _exists(new)
     else:
         yield from _fill(row, new)
         if row.parent is None and new.parent_id is not None:

@@ -82,7 +82,7 @@ def dependents(parents: Sequence[int], within: str | None) -> Operation[list[Row
     found: list[Row] = []
     while parents:
         level = yield all(
-            "SELECT session, id FROM sessions WHERE parent IN :parents AND relation = 'spawn'"
+            "SELECT session, id, user_id FROM sessions WHERE parent IN :parents AND relation = 'spawn'"
             f" AND lifecycle <> 'detached' AND id IS NOT NULL{own.sql} ORDER BY created_at, id",
             parents=list(parents),
             **own.params,

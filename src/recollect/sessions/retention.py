@@ -1,8 +1,7 @@
 """What goes: a session deleted, a child that returned, those that were idle for long.
 
 A session that goes loses its id, and with it everything that could name it; the keeper erases its rows
-in chunks. Its events are deleted first, some at a time: an operation answers None as long as there are
-more, and nothing else is done then. Children that stay lose their parent.
+and its events in chunks. Children that stay lose their parent.
 """
 
 from __future__ import annotations
@@ -12,63 +11,56 @@ from datetime import timedelta
 
 from ..access import missing
 from ..encoding import now, second
-from ..engine.fulltext import FullText
-from ..engine.operation import Operation, Row, all, execute, lock, one, tuples
+from ..engine.operation import Operation, Row, all, execute, lock, one
 from ..errors import InvalidRecord
 from ..filters import Filter
 from ..journal import deleted
-from ..search.index import erase_events
 from .change import withdraw
 from .life import end_row
 from .lineage import dependents
 
-EVENTS_AT_ONCE = 256
-"""events deleted in one transaction"""
 
-
-def delete(session_id: str, cascade: bool, fulltext: FullText, within: str | None) -> Operation[list[str] | None]:
-    """Takes a session out, with its ephemeral and linked spawned descendants if `cascade`."""
+def delete(session_id: str, cascade: bool, within: str | None) -> Operation[list[str]]:
+    """Takes a session out, with its ephemeral and linked spawned descendants if `cascade`. `within` a user,
+    only his own are named."""
     yield lock(session_id)
-    root = yield one("SELECT session, id FROM sessions WHERE id = :id", id=session_id)
+    root = yield one("SELECT session, id, user_id FROM sessions WHERE id = :id", id=session_id)
     if root is None:
         return []
     going: list[Row] = [root]
-    if cascade:
-        going += yield from dependents([root.session], within)
-        yield lock(*sorted(row.id for row in going))
-    return (yield from retire(going, fulltext))
+    while cascade:
+        found = [root, *(yield from dependents([root.session], within))]
+        if len(found) == len(going):
+            break
+        yield lock(*sorted(row.id for row in found))
+        going = found  # until those that are locked are all: one may have been spawned before its parent was
+    yield from retire(going)
+    return [row.id for row in going if within in (None, row.user_id)]
 
 
-def retire(going: Sequence[Row], fulltext: FullText) -> Operation[list[str] | None]:
-    """Takes these sessions out; their ids, or None while there are events to delete."""
-    gone = [row.id for row in going]
-    events = yield tuples("SELECT id FROM events WHERE session_id IN :gone LIMIT :n", gone=gone, n=EVENTS_AT_ONCE)
-    if events:
-        yield from erase_events(fulltext, [id for (id,) in events])
-        if len(events) == EVENTS_AT_ONCE:
-            return None
+def retire(going: Sequence[Row]) -> Operation[None]:
+    """Takes these sessions out."""
     numbers = [row.session for row in going]
     yield execute(
         "UPDATE sessions SET parent = NULL, revision = revision + 1 WHERE parent IN :numbers", numbers=numbers
     )
-    yield from withdraw(numbers)
+    first = yield from deleted([row.id for row in going])
+    yield from withdraw(numbers, events_before=first)
     yield execute("DELETE FROM session_texts WHERE session IN :numbers", numbers=numbers)
-    yield from deleted(gone)
-    return gone
 
 
 COMPLETED = "completed"
 
 
-def returned(session_id: str, status: str, fulltext: FullText, within: str | None) -> Operation[bool | None]:
+def returned(session_id: str, status: str, within: str | None) -> Operation[bool]:
     """A child returned: an ephemeral one that completed goes, with what is below it; any other is ended."""
     yield lock(session_id)
     row = yield one("SELECT session, kind, lifecycle, status, ended_at FROM sessions WHERE id = :id", id=session_id)
     if row is None:
         raise missing(session_id)
     if row.kind == "subagent" and row.lifecycle == "ephemeral" and status == COMPLETED:
-        gone = yield from delete(session_id, True, fulltext, within)
-        return None if gone is None else True
+        yield from delete(session_id, True, within)
+        return True
     if row.kind == "subagent" and row.ended_at is None:
         yield from end_row(row, session_id, status)
     return False
@@ -108,7 +100,7 @@ def read_idle(where: Filter, after: Place | None, n: int) -> Operation[tuple[lis
     return [row.id for row in rows], (rows[-1].activity, rows[-1].session) if rows else None
 
 
-def prune(session_ids: Sequence[str], where: Filter, fulltext: FullText) -> Operation[list[str] | None]:
+def prune(session_ids: Sequence[str], where: Filter) -> Operation[list[str]]:
     """Takes those of these sessions out that are still to be pruned."""
     yield lock(*sorted(session_ids))
     going = yield all(
@@ -116,4 +108,6 @@ def prune(session_ids: Sequence[str], where: Filter, fulltext: FullText) -> Oper
         ids=session_ids,
         **where.params,
     )
-    return (yield from retire(going, fulltext)) if going else []
+    if going:
+        yield from retire(going)
+    return [row.id for row in going]

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from ..access import Access
 from ..encoding import Encoder, as_id, bounded
 from ..engine.writer import Lane
-from ..errors import InvalidTitle
+from ..errors import InvalidRecord, InvalidTitle
 from ..fields import NextFields, SessionFields, SessionFilters
 from ..filters import Filter, page_size
 from ..models import Page, Session, State
@@ -44,13 +44,14 @@ Order = Literal["activity", "created"]
 class Sessions:
     """Creating, finding and ending sessions; `store.sessions`."""
 
-    def __init__(self, access: Access, encoder: Encoder, limits: Limits, timeouts: Timeouts) -> None:
+    def __init__(self, access: Access, encoder: Encoder, limits: Limits, timeouts: Timeouts, held: set[Lease]) -> None:
         self._access = access
         self._engine = access.engine
         self._user = access.user_id
         self._encoder = encoder
         self._limits = limits
         self._timeouts = timeouts
+        self._held = held
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -133,7 +134,8 @@ class Sessions:
     async def end(self, session_id: str, reason: str, *, replace: bool = False) -> Session:
         """Ends the session. The first reason stays unless `replace`. An ended session still takes
         messages, and stays ended. Raises SessionNotFound."""
-        return await self._write(life.end, session_id, self._encoder.identifier(reason, "reason"), replace, self._user)
+        text = self._encoder.identifier(reason, "reason")
+        return await self._write(life.end, session_id, text, replace, self._user, size=size_of(self._encoder, text))
 
     async def reopen(self, session_id: str, *, switch: str | None = None) -> Session:
         """Makes an ended session active again. If its key has another live session, that is KeyTaken, or
@@ -165,8 +167,9 @@ class Sessions:
 
     async def by_title(self, title: str) -> Session | None:
         """The session of exactly that title, or None."""
-        id = await self._engine.read(titles.find_title, as_id(title), self._user) if is_storable(title) else None
-        return None if id is None else await self.get(id)
+        if not is_storable(as_id(title)):
+            return None
+        return await self._engine.read(titles.read_titled, title, self._user)
 
     async def resolve_title(self, title: str) -> str | None:
         """The id of the latest of the title's numbered variants (`title #2`), else of the one that has
@@ -217,7 +220,9 @@ class Sessions:
 
         Raises SessionNotFound, SessionExists, and InvalidRecord for a seq that is not in the transcript.
         """
-        new = self._new(session_id, {"relation": "fork", **fields, "parent_id": origin_id})
+        if not {"parent_id", "relation"}.isdisjoint(fields):
+            raise InvalidRecord("a fork has the relation fork to the session it is made of; not stored")
+        new = self._new(session_id, {**fields, "relation": "fork", "parent_id": origin_id})
         place = None if at_seq is None else bounded(at_seq, "at_seq")
         size = size_of(self._encoder, *new)
         return await self._write(fork, origin_id, new, place, self._limits.spawn_depth, alone=False, size=size)
@@ -226,11 +231,7 @@ class Sessions:
         """A spawned session returned to its parent: an ephemeral one that completed is deleted, with what
         it spawned (True); any other is kept, and ended with the status (False). Raises SessionNotFound."""
         text = self._encoder.identifier(status, "status")
-        while (gone := await self._write(
-            retention.returned, session_id, text, self._engine.fulltext, self._user, alone=False
-        )) is None:  # fmt: skip
-            pass
-        return gone
+        return await self._write(retention.returned, session_id, text, self._user, alone=False)
 
     # -- state and turns -----------------------------------------------------------------------
 
@@ -256,7 +257,7 @@ class Sessions:
         """
         id = self._encoder.identifier(session_id, "session_id")
         ttl_ms = milliseconds(self._timeouts.lease_s if ttl_s is None else ttl_s, "ttl_s") or 1
-        return Lease(self._access, id, self._encoder.identifier(holder, "holder"), ttl_ms)
+        return Lease(self._access, self._held, id, self._encoder.identifier(holder, "holder"), ttl_ms)
 
     # -- listing -------------------------------------------------------------------------------
 
@@ -303,10 +304,7 @@ class Sessions:
         every other relation stay, without a parent. `cascade=False`: all children stay. Returns the ids
         that are gone, [] if there was no such session.
         """
-        given = (retention.delete, session_id, cascade, self._engine.fulltext, self._user)
-        while (gone := await self._write(*given, alone=False)) is None:
-            pass
-        return gone
+        return await self._write(retention.delete, session_id, cascade, self._user, alone=False)
 
     async def prune(
         self, *, idle_for: timedelta, source: Several = None, include_active: bool = False, dry_run: bool = False
@@ -324,10 +322,7 @@ class Sessions:
             pruned += ids if dry_run else await self._prune(ids, where)
 
     async def _prune(self, ids: list[str], where: Filter) -> list[str]:
-        given = (retention.prune, ids, where, self._engine.fulltext)
-        while (gone := await self._engine.write(*given, lane=Lane.BACKGROUND)) is None:
-            pass
-        return gone
+        return await self._engine.write(retention.prune, ids, where, lane=Lane.BACKGROUND)
 
     async def export(self, session_id: str) -> dict[str, Any] | None:
         """The whole session as JSON has it: its columns, `messages` in every state, `compactions` and

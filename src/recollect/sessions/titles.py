@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ..access import missing
 from ..encoding import Encoder
@@ -10,7 +11,9 @@ from ..engine.operation import Operation, all, lock, one
 from ..errors import InvalidTitle, TitleTaken
 from ..filters import end_of_range
 from ..journal import happened
+from ..models import Session
 from .change import change
+from .record import read_session
 
 LONGEST = 100
 
@@ -74,6 +77,12 @@ def find_title(title: str, within: str | None) -> Operation[str | None]:
     return row.id if row and within in (None, row.user_id) else None
 
 
+def read_titled(title: str, within: str | None) -> Operation[Session | None]:
+    """The session of exactly that title."""
+    id = yield from find_title(title, within)
+    return None if id is None else (yield from read_session(id, within))
+
+
 def resolve_title(title: str, within: str | None) -> Operation[str | None]:
     """The latest of the title's numbered variants, by creation, then id; else that of exactly the title."""
     variants = yield from _variants(title)
@@ -92,18 +101,29 @@ Variant = tuple[int, int, str, str | None]
 
 
 def _variants(base: str) -> Operation[list[Variant]]:
+    """The numbered titles of a base, also those it had to be cut for."""
+    found = yield from _numbered(base, range(1, _DIGITS + 1))
+    digits = 1
+    while (cut := base[: LONGEST - len(" #") - digits].rstrip()) != base and digits <= _DIGITS_OF_CUT:
+        found += yield from _numbered(cut, [digits])
+        digits += 1
+    return found
+
+
+def _numbered(base: str, digits: Sequence[int]) -> Operation[list[Variant]]:
+    """The titles that are the base with a number of so many digits."""
     first = f"{base} #"
     rows = yield all(_VARIANTS, first=first, end=end_of_range(first))
-    numbered = [(row.title.removeprefix(first), row) for row in rows]
-    return [(int(n), row.created_at, row.id, row.user_id) for n, row in numbered if _is_number(n)]
+    numbers = [(row.title.removeprefix(first), row) for row in rows]
+    return [(int(n), row.created_at, row.id, row.user_id) for n, row in numbers if _is_number(n) and len(n) in digits]
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= _DIGITS
 
 
-_DIGITS = 18
-"""of a variant's number: more would leave no room for the title"""
+_DIGITS, _DIGITS_OF_CUT = 18, 6
+"""of a variant's number: more would leave no room for the title; and of one that was cut for its number"""
 
 
 def next_title(base: str) -> Operation[str]:

@@ -45,23 +45,25 @@ def acquire(session_id: str, holder: str, ttl_ms: int) -> Operation[int]:
 
 def renew(session_id: str, fence: int, ttl_ms: int) -> Operation[bool]:
     """Lengthens the lease; False if another holder has the turn."""
-    row = yield one(_LEASE, id=session_id)
-    if row is None or row.fence != fence:
-        return False
-    yield execute(
-        "UPDATE leases SET expires_at = :expires WHERE session = :session AND fence = :fence",
-        session=row.session,
-        fence=fence,
+    yield lock(session_id)
+    renewed = yield execute(
+        "UPDATE leases SET expires_at = :expires"
+        " WHERE fence = :fence AND session IN (SELECT session FROM sessions WHERE id = :id)",
         expires=now() + ttl_ms,
+        fence=fence,
+        id=session_id,
     )
-    return True
+    return renewed == 1
 
 
 def release(session_id: str, fence: int) -> Operation[None]:
     """Gives the turn back; what comes late with its fence is refused."""
-    row = yield one(_LEASE, id=session_id)
-    if row is not None and row.fence == fence:
-        yield execute("DELETE FROM leases WHERE session = :session", session=row.session)
+    yield lock(session_id)
+    yield execute(
+        "DELETE FROM leases WHERE fence = :fence AND session IN (SELECT session FROM sessions WHERE id = :id)",
+        fence=fence,
+        id=session_id,
+    )
 
 
 def check_fence(session: int, fence: int | None, session_id: str) -> Operation[None]:
@@ -84,8 +86,9 @@ class Turn(NamedTuple):
 class Lease:
     """Takes the turn on entering, renews it, gives it back on leaving."""
 
-    def __init__(self, access: Access, session_id: str, holder: str, ttl_ms: int) -> None:
+    def __init__(self, access: Access, held: set[Lease], session_id: str, holder: str, ttl_ms: int) -> None:
         self._access = access
+        self._held = held
         self._session_id = session_id
         self._holder = holder
         self._ttl_ms = ttl_ms
@@ -99,15 +102,25 @@ class Lease:
         except asyncio.CancelledError:
             taking.add_done_callback(self._give_back)  # it may be ours already
             raise
+        self._held.add(self)
         self._renewal = asyncio.create_task(self._renew(), name="recollect-turn")
         return Turn(self._session_id, self._holder, self._fence)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._renewal is not None
-        self._renewal.cancel()
-        await asyncio.shield(self._releasing(self._fence))  # whoever is cancelled leaves; it is given back even so
+        await asyncio.shield(self.give_back())  # whoever is cancelled leaves; it is given back even so
+
+    def give_back(self) -> asyncio.Future[None]:
+        """Ends the turn, if that was not done; also called when the store closes before it is over."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+        if self in self._held:
+            self._held.discard(self)
+            return self._releasing(self._fence)
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     async def _write(self, op: Any, *args: Any) -> Any:
         return await self._access.write(op, self._session_id, *args)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Unpack
 
 from ..access import Access
 from ..encoding import Encoder
-from ..errors import InvalidQuery
+from ..errors import InvalidQuery, InvalidRecord
 from ..fields import UsageFields
 from ..filters import Filter
 from ..models import NewUsage, UsageRound, UsageTotal
@@ -40,7 +40,7 @@ class Usage:
 
     async def add(self, session_id: str, **usage: Unpack[UsageFields]) -> None:
         """Adds a correction: differences, which may be negative. Raises SessionNotFound, InvalidRecord."""
-        await self._write(add, session_id, self._correction(usage))
+        await self._write(add, session_id, self._correction(usage, signed=True))
 
     async def set(self, session_id: str, **usage: Unpack[UsageFields]) -> None:
         """Adds the correction that brings the session's counters to these totals; what is left out, or
@@ -49,8 +49,10 @@ class Usage:
         kept: Any = {name: value for name, value in usage.items() if value is not None}
         await self._write(set_totals, session_id, self._correction(kept), given & {*TOKENS, *COSTS})
 
-    def _correction(self, usage: UsageFields) -> Round:
-        return prepare_round(self._encoder, NewUsage(**usage), signed=True)
+    def _correction(self, usage: UsageFields, *, signed: bool = False) -> Round:
+        if not {"round_index", "send_index"}.isdisjoint(usage):
+            raise InvalidRecord("a correction belongs to no round: use record_round; not stored")
+        return prepare_round(self._encoder, NewUsage(**usage), signed=signed)
 
     async def _write(self, op: Any, session_id: str, *args: Any) -> None:
         await self._access.write(op, self._encoder.identifier(session_id, "session_id"), *args)

@@ -21,6 +21,7 @@ class Readers:
         self._wait_s = wait_s
         self._places = asyncio.Semaphore(most)
         self._idle: list[ThreadedConnection] = []
+        self._openings: set[asyncio.Future[ThreadedConnection]] = set()
         self._closed = False
         self.opened = 0
         self.busy = 0
@@ -54,7 +55,14 @@ class Readers:
             raise StoreBusy(f"all readers were busy for {self._wait_s} s") from None
 
     async def _open(self) -> ThreadedConnection:
-        connection = await self._connect()
+        opening = asyncio.ensure_future(self._connect())
+        self._openings.add(opening)
+        opening.add_done_callback(self._openings.discard)
+        try:
+            connection = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_abandon)
+            raise
         if self._closed:
             connection.abandon()
         self._check()
@@ -79,9 +87,17 @@ class Readers:
         """Lends nothing out any more, not even to those who wait; what is lent out closes when it comes back."""
         self._closed = True
 
-    async def aclose(self) -> None:
-        """Closes the idle ones."""
+    async def aclose(self, timeout_s: float) -> None:
+        """Closes the idle ones, when those that are being opened are open; they close at once."""
         self.refuse()
+        if self._openings:
+            await asyncio.wait(list(self._openings), timeout=timeout_s)
         while self._idle:
             self.opened -= 1
             await self._idle.pop().close()
+
+
+def _abandon(opening: asyncio.Future[ThreadedConnection]) -> None:
+    """Nobody is left who would use what was opened."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().abandon()

@@ -29,6 +29,27 @@ class ThreadedConnection(aiosqlite.Connection):
         # A store that nobody closed must not keep the interpreter alive (aiosqlite joins its thread).
         self._thread.daemon = True
 
+    def begin(self) -> asyncio.Future[sqlite3.Connection]:
+        """Starts the thread and opens the connection in it. If that fails, or nobody can be told any more,
+        the thread ends."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[sqlite3.Connection] = loop.create_future()
+
+        def opening() -> object:
+            try:
+                connection = self._connector()
+            except BaseException as error:
+                _tell(loop, set_exception, future, deliverable(error))
+                return STOP
+            if _tell(loop, set_result, future, connection):
+                return None
+            connection.close()
+            return STOP
+
+        self._tx.put_nowait((None, opening))
+        self._thread.start()
+        return future
+
     def submit(self, fn: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """Has the thread run `fn(connection, *args)`; hops run one after the other, in order."""
         connection = self._conn
@@ -65,10 +86,6 @@ class ThreadedConnection(aiosqlite.Connection):
 
         self._tx.put_nowait((None, stop))
 
-    def stop(self) -> None:
-        """What aiosqlite calls when opening failed. Its own would tell a loop that may have ended."""
-        self.abandon()
-
     def __del__(self) -> None:
         # Without aiosqlite's ResourceWarning: the store warns, once, in words of its own.
         if self._connection is not None:
@@ -77,13 +94,15 @@ class ThreadedConnection(aiosqlite.Connection):
 
 def _tell(
     loop: asyncio.AbstractEventLoop, deliver: Callable[..., None], future: asyncio.Future[Any], outcome: Any
-) -> None:
+) -> bool:
+    """Hands the outcome to its loop; False if that has ended, and with it everybody who could be told."""
     try:
         loop.call_soon_threadsafe(deliver, future, outcome)
     except RuntimeError:
         if not loop.is_closed():
             raise
-        # the loop has ended, and with it everybody who could have been told
+        return False
+    return True
 
 
 async def connect(
@@ -104,7 +123,7 @@ async def connect(
 
 
 async def _open(connection: ThreadedConnection) -> ThreadedConnection:
-    await connection
+    connection._connection = await connection.begin()  # pyright: ignore[reportPrivateUsage]
     return connection
 
 

@@ -48,7 +48,9 @@ CREATE TABLE sessions (
   send_index INTEGER NOT NULL DEFAULT 0,
   last_compaction_seq INTEGER NOT NULL DEFAULT 0,
   revision INTEGER NOT NULL DEFAULT 0,
-  pending TEXT
+  pending TEXT,
+  gone_id TEXT,                         -- the id it had, until its events are erased…
+  gone_before INTEGER                    -- …those with a lower id
 );
 CREATE UNIQUE INDEX sessions_title ON sessions (title) WHERE title IS NOT NULL;
 CREATE INDEX sessions_key ON sessions (key, session) WHERE key IS NOT NULL;
@@ -58,7 +60,7 @@ CREATE INDEX sessions_parent ON sessions (parent, created_at) WHERE parent IS NO
 CREATE INDEX sessions_activity ON sessions (activity, session);
 CREATE INDEX sessions_user ON sessions (user_id, activity, session) WHERE user_id IS NOT NULL;
 CREATE INDEX sessions_created ON sessions (created_at, session);
-CREATE INDEX sessions_deleted ON sessions (session) WHERE id IS NULL;
+CREATE INDEX sessions_gone ON sessions (gone_id) WHERE gone_id IS NOT NULL;
 CREATE INDEX sessions_late ON sessions (user_id, session) WHERE user_late = 1;
 
 -- long texts stand apart: in the counters' row they would be rewritten with every append
@@ -72,7 +74,7 @@ CREATE TABLE session_texts (
 CREATE TABLE messages (
   id INTEGER PRIMARY KEY,
   session INTEGER NOT NULL REFERENCES sessions (session),
-  state INTEGER NOT NULL DEFAULT 0,     -- 0 active, 1 compacted, 2 rewound
+  state INTEGER NOT NULL DEFAULT 0,     -- 0 active, 1 compacted, 2 rewound, 3 cleared: to be erased
   seq INTEGER NOT NULL,                 -- 1, 2, 3… per session, never reused
   position INTEGER NOT NULL,            -- order in the transcript; = seq but for compaction notes
   role TEXT NOT NULL,
@@ -80,6 +82,7 @@ CREATE TABLE messages (
   parts TEXT,                           -- JSON, if the content was not a plain string
   name TEXT,
   tool_calls TEXT,
+  calls INTEGER,                          -- how many it asks for; NULL: none
   tool_call_id TEXT,
   round_index INTEGER,
   send_index INTEGER NOT NULL,
@@ -97,6 +100,7 @@ CREATE TABLE messages (
 CREATE UNIQUE INDEX messages_position ON messages (session, state, position, seq);
 CREATE UNIQUE INDEX messages_moved ON messages (session, seq) WHERE seq <> position;
 CREATE UNIQUE INDEX messages_external ON messages (session, external_id) WHERE external_id IS NOT NULL;
+CREATE INDEX messages_cleared ON messages (id) WHERE state = 3;
 
 CREATE TABLE compactions (
   session INTEGER NOT NULL REFERENCES sessions (session),
@@ -183,6 +187,7 @@ CREATE TABLE index_state (
   version INTEGER NOT NULL,             -- of the segmenter it was built by; 0 = to be made anew
   row_bytes INTEGER NOT NULL,           -- of a row's text so much was indexed
   unindexed_bytes INTEGER NOT NULL,      -- and so much was not, in all
-  unpurged INTEGER NOT NULL             -- rows taken out whose words may still lie in the index's pages
+  erased INTEGER NOT NULL,               -- rows ever taken out of the index
+  purged INTEGER NOT NULL                -- of these, those whose words have left its pages too
 );
-INSERT INTO index_state VALUES (1, 0, 0, 0, 0, 0);
+INSERT INTO index_state VALUES (1, 0, 0, 0, 0, 0, 0);
