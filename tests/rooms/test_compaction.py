@@ -223,7 +223,7 @@ REFUSED = [
     {"from_seq": 8, "to_seq": 8}, {"seqs": [1], "from_seq": 1}, {"seqs": [1], "to_seq": 1},
     {"seqs": [], "from_seq": 1, "to_seq": 2}, {"seqs": ["1"]}, {"seqs": "12"}, {"seqs": [True]}, {"seqs": [1.0]},
     {"from_seq": "1"}, {"to_seq": 2.0}, {"from_seq": True}, {"before_tokens": -1}, {"after_tokens": "3"},
-    {"round_index": "1"}, {"note_meta": [1]}, {"note_meta": {1: 2}}, {"note": object()}, {"note": 5}, {"fence": "x"},
+    {"round_index": "1"}, {"note_meta": [1]}, {"note_meta": {1: 2}}, {"note": b"x"}, {"note": 5}, {"fence": "x"},
 ]  # fmt: skip
 
 

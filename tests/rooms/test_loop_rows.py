@@ -612,7 +612,7 @@ TORN = [
     ("append", "UPDATE OF input_tokens ON sessions"), ("compact", "INSERT ON messages"),
     ("compact", "INSERT ON compactions"), ("compact", "UPDATE OF message_count ON sessions"), ("compact", "INSERT ON events"),
     ("uncompact", "UPDATE ON compactions"), ("rewind", "INSERT ON events"), ("replace", "INSERT ON messages"),
-    ("clear", "UPDATE ON usage_rounds"), ("clear", "INSERT ON events"), ("record", "INSERT ON usage_rounds"),
+    ("clear", "UPDATE ON messages"), ("clear", "INSERT ON events"), ("record", "INSERT ON usage_rounds"),
     ("record", "UPDATE OF input_tokens ON sessions"), ("end", "INSERT ON events"), ("fork", "INSERT ON messages"),
 ]  # fmt: skip
 

@@ -417,7 +417,8 @@ async def let_go(path: Path, eventually: Eventually, n: int, go: Go, *, in_betwe
     store = await AsyncSessionStore(path, durability=Durability.PROCESS).open()
 
     async def none_is_gone() -> bool:
-        return not await store.query("SELECT 1 AS n FROM sessions WHERE id IS NULL LIMIT 1")
+        gone = await store.query("SELECT 1 AS n FROM sessions WHERE id IS NULL LIMIT 1")
+        return not gone and not await store.query("SELECT 1 AS n FROM messages WHERE state = 3 LIMIT 1")
 
     async def purged() -> bool:
         return not await store.query("SELECT 1 AS n FROM index_state WHERE erased > purged")

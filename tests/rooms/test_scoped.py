@@ -452,11 +452,12 @@ async def test_prune_takes_ones_own_only(house: AsyncSessionStore, ann: ScopedSt
 
 
 async def test_a_cascade_takes_nobodys_children_along_and_leaves_others(house: AsyncSessionStore, ann: ScopedStore):
-    """Spawned below Ann's by agents that said no user: they go with it. Bob's stays, and what is below it."""
+    """Spawned below Ann's by agents that said no user: they go with it, unnamed. Bob's stays, and what is below it."""
     await house.sessions.create("spawned", parent_id="ann-2")
     await house.sessions.create("anns-deep", user_id="ann", parent_id="bob-below")
     gone = await ann.sessions.delete("ann-1")
-    assert gone == ["ann-1", "ann-2", "spawned"]
+    assert gone == ["ann-1", "ann-2"]
+    assert await house.sessions.get("spawned") is None
     assert (await house.sessions.get("bob-below")).parent_id is None
     assert (await house.sessions.get("anns-deep")).parent_id == "bob-below"
     assert (await house.sessions.get("nobodys-below")).parent_id is None

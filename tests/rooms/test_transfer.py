@@ -309,7 +309,7 @@ FILTERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("filters", "names"), FILTERS, ids=str)
+@pytest.mark.parametrize(("filters", "names"), FILTERS, ids=range(len(FILTERS)))
 async def test_filters_are_those_of_a_listing(any_store: AsyncSessionStore, filters: Any, names: set[str]):
     """Times are those of creation."""
     await family(any_store)
