@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -114,7 +115,7 @@ def in_terminal(db: Path) -> Run:
         command = [*COMMAND, *map(str, arguments), "--db", str(db)]
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": theirs, "stderr": theirs}
         if answer is not None:
-            streams = {"preexec_fn": lambda: os.login_tty(theirs), "pass_fds": [theirs]}  # where Ctrl-C is a signal
+            streams = {"preexec_fn": lambda: _log_in(theirs), "pass_fds": [theirs]}
         with subprocess.Popen(command, env=environment, **streams) as process:
             os.close(theirs)
             shown = _read_all(ours, answer)
@@ -136,6 +137,12 @@ def do(db: Path) -> Do:
             return await what(store)
 
     return lambda what: asyncio.run(opened(what))
+
+
+def _log_in(terminal: int) -> None:
+    """Makes it the terminal of the process, where Ctrl-C is a signal, also for one that was begun without."""
+    os.login_tty(terminal)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read_all(fd: int, answer: str | None) -> bytes:

@@ -567,7 +567,8 @@ class Store(RuleBasedStateMachine):
         """In the end, the tables and the index hold what there is, and nothing of what was deleted."""
 
         async def none_left() -> bool:
-            return not await self.store.query("SELECT 1 AS n FROM sessions WHERE id IS NULL LIMIT 1")
+            gone = "SELECT 1 AS n FROM sessions WHERE id IS NULL UNION ALL SELECT 1 FROM messages WHERE state > 2"
+            return not await self.store.query(gone)
 
         await self.eventually(none_left)
         await self.store.flush(index=True)

@@ -409,6 +409,16 @@ Go = Callable[[AsyncSessionStore], Awaitable[None]]
 Eventually = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 
 
+ERASABLE = "SELECT 1 AS n FROM sessions WHERE id IS NULL UNION ALL SELECT 1 FROM messages WHERE state > 2"
+"""what the keeper has not erased yet: rows of deleted sessions, and those that were cleared"""
+UNPURGED = "SELECT 1 AS n FROM index_state WHERE erased > purged"
+"""what it has not purged the index of yet"""
+
+
+async def _none(store: AsyncSessionStore, sql: str) -> bool:
+    return not await store.query(sql)
+
+
 async def let_go(path: Path, eventually: Eventually, n: int, go: Go, *, in_between: str = "") -> Marks:
     """Fills a store, lets one of its sessions go, waits for the keeper and closes the store; the marks of what
     went. `in_between` the store is closed and opened again: before the keeper has erased, or after."""
@@ -432,12 +442,12 @@ async def let_go(path: Path, eventually: Eventually, n: int, go: Go, *, in_betwe
         if in_between == "before":
             await store.aclose()
             await store.open()
-        await eventually(none_is_gone)
+        await eventually(lambda: _none(store, ERASABLE))
         if in_between == "after":
             await store.aclose()
             await store.open()
         await store.flush(index=True)
-        await eventually(purged)
+        await eventually(lambda: _none(store, UNPURGED))
         assert (await store.sessions.get("after")).message_count > 0
         assert [hit async for hit in store.search(others["content"], limit=1)]
     finally:
@@ -495,7 +505,6 @@ def _bytes(value: Any) -> bytes:
 
 
 WAYS = {"delete": delete, "prune": prune, "clear": clear}
-FILES = pytest.mark.parametrize(("how", "n"), [(how, n) for how in WAYS for n in (50, 5_000)])
 
 
 async def test_the_bytes_are_found_while_they_are_there(path: Path, eventually):
@@ -511,19 +520,13 @@ async def test_the_bytes_are_found_while_they_are_there(path: Path, eventually):
         assert "search_index_data" in found[field]
 
 
-@FILES
-async def test_no_byte_is_left_of_what_the_tables_held(path: Path, eventually, how: str, n: int):
-    """Once the keeper has erased it and the log is in the file: of no column of any table."""
+@pytest.mark.parametrize(("how", "n"), [(how, n) for how in WAYS for n in (50, 5_000)])
+async def test_no_byte_is_left(path: Path, eventually, how: str, n: int):
+    """Once the keeper has erased it and purged the index, and the log is in the file: of no column of any table,
+    of no word of messages, notes, tool calls and events. A cleared session keeps what is its own."""
     marks = await let_go(path, eventually, n, WAYS[how])
-    fields = MESSAGE if how == "clear" else (*MESSAGE, *SESSION)
-    assert left(path, marks, fields) == {}
-
-
-@FILES
-async def test_no_byte_is_left_of_what_the_index_held(path: Path, eventually, how: str, n: int):
-    """Of words, with those of notes, tool calls and events; a cleared session keeps its events."""
-    marks = await let_go(path, eventually, n, WAYS[how])
-    assert left(path, marks, [field for field in IN_THE_INDEX if (how, field) != ("clear", "event")]) == {}
+    kept = {*SESSION, "event"} if how == "clear" else set()
+    assert left(path, marks, [field for field in marks.word if field not in kept]) == {}
 
 
 @pytest.mark.parametrize("in_between", ["before", "after"])
@@ -548,11 +551,7 @@ async def test_no_byte_is_left_of_one_after_the_other_while_others_speak(path: P
                 await store.messages.append(f"live{n}", role="user", content="still talking about this and that")
             assert [hit async for hit in store.search("talking", session=f"live{n}", limit=1)]
 
-        async def purged() -> bool:
-            rows = await store.query("SELECT 1 AS n FROM sessions WHERE id IS NULL")
-            return not rows and not await store.query("SELECT 1 AS n FROM index_state WHERE erased > purged")
-
-        await eventually(purged)
+        await eventually(lambda: _none(store, f"{ERASABLE} UNION ALL {UNPURGED}"))
         assert len([hit async for hit in store.search("talking", limit=None)]) == 80
     assert [left(path, each, fields) for each in marks.values()] == [{}] * 4
 

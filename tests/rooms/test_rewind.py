@@ -619,9 +619,9 @@ async def test_cleared_rows_leave_the_tables(any_store: AsyncSessionStore, event
     await eventually(erased)
     counts = {
         table: (await any_store.query(f"SELECT COUNT(*) AS n FROM {table}"))[0].n
-        for table in ("messages", "compactions", "usage_rounds", "session_texts", "leases")
+        for table in ("sessions", "compactions", "usage_rounds", "session_texts", "leases")
     }
-    assert counts == {"messages": 1, "compactions": 0, "usage_rounds": 1, "session_texts": 1, "leases": 0}
+    assert counts == {"sessions": 1, "compactions": 0, "usage_rounds": 1, "session_texts": 1, "leases": 0}
     await any_store.flush(index=True)
     assert (await any_store.query("SELECT COUNT(*) AS n FROM search_index_docsize"))[0].n == 1
     assert await found(any_store, "kept") == ["kept"]
