@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -148,6 +149,11 @@ def _log_in(terminal: int) -> None:
 def _read_all(fd: int, answer: str | None) -> bytes:
     shown = b""
     while True:
+        asked = bool(answer) and shown.endswith(b"[y/N]: ")
+        if asked and not select.select([fd], [], [], 1.0)[0]:
+            # what is typed while the terminal changes its mode to be read from is lost: so it is typed again
+            os.write(fd, (answer or "").encode())
+            continue
         try:
             block = os.read(fd, 65536)
         except OSError:  # how Linux says that the other side is closed
@@ -157,4 +163,3 @@ def _read_all(fd: int, answer: str | None) -> bytes:
         shown += block
         if answer and shown.endswith(b"[y/N]: "):
             os.write(fd, answer.encode())
-            answer = None

@@ -268,6 +268,7 @@ async def test_a_big_session_goes_through_whole(path, tmp_path):
         imported = await other.sessions.import_([record])
         assert imported.inserted == {"sessions": 1, "messages": 20_010, "compactions": 10}
         assert exact(await other.sessions.export("s")) == exact(record)
+        await other.flush(index=True)
         assert [hit.seq async for hit in other.search('"number 19999"')] == [20_009]
 
 

@@ -70,7 +70,7 @@ async def _one(store: AsyncSessionStore, session_id: str) -> AsyncIterator[dict[
 
 def _spare_database(output: Path, db: str | None) -> None:
     place = output.expanduser().resolve()
-    if place in [Path(target(db) + end).resolve() for end in ("", "-wal", "-shm")]:
+    if place in [Path(target(db) + end).resolve() for end in ("", "-wal", "-shm", "-journal", ".lock")]:
         raise Refused(f"{place} is the database itself")
 
 

@@ -146,6 +146,8 @@ class ForeignDatabase:
 
 
 def _found(path: str, within: str | None) -> tuple[str, os.stat_result]:
+    if "\x00" in path:
+        raise NotAStore(f"{path!r} is no path")
     path = os.path.abspath(os.path.expanduser(path))
     if within is not None and os.path.isdir(path):
         path = os.path.join(path, within)
@@ -161,6 +163,8 @@ def _open(path: str) -> sqlite3.Connection:
     uri = Path(path).as_uri()
     try:
         return _connect(uri + "?mode=ro")
+    except UnicodeDecodeError as error:  # of the message about a damaged schema
+        raise StoreDamaged(f"{path}: its schema is damaged") from error
     except sqlite3.OperationalError as error:
         # In a folder that cannot be written there is no place for the -shm that a file in WAL mode takes.
         # Nobody else can write there either, unless as another user: then there is a -wal.
@@ -203,6 +207,8 @@ def _text(value: bytes) -> str:
 def _rows(connection: sqlite3.Connection, path: str, sql: str, params: Sequence[Any]) -> list[sqlite3.Row]:
     try:
         return connection.execute(sql, params).fetchall()
+    except UnicodeDecodeError as error:
+        raise StoreDamaged(f"{path}: its schema is damaged") from error
     except sqlite3.Error as error:
         raise _translated(path, error) from error
 

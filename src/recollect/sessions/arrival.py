@@ -52,7 +52,7 @@ def prepare_arrival(encoder: Encoder, given: Mapping[str, Any], within: str | No
     """Checks and encodes a record, in the caller's task. Raises InvalidRecord."""
     try:
         record = msgspec.convert(given, SessionRecord)
-    except (msgspec.ValidationError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:  # also of texts that cannot be encoded
         raise InvalidRecord(f"not the record of a session: {error}; not stored") from None
     if within is not None:
         if record.user_id not in (None, within):
@@ -156,7 +156,7 @@ def _columns(encoder: Encoder, record: SessionRecord, rows: list[PlacedRow], cre
     active = sorted([row for row in rows if row.state == ACTIVE], key=lambda row: (row.position, row.seq))
     newest = max([row.row.created_at for row in rows], default=created)
     last_active = instant(record.last_active_at, "last_active_at")
-    last_active = newest if last_active is None else last_active
+    last_active = newest if last_active is None else max(newest, last_active)
     highest = max([row.seq for row in rows], default=0)
     send = max([row.row.send_index or 0 for row in rows], default=0)
     last = max([compaction.seq for compaction in record.compactions], default=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -93,16 +94,19 @@ class Lease:
         self._holder = holder
         self._ttl_ms = ttl_ms
         self._fence = 0
+        self._taking: asyncio.Future[int] | None = None
         self._renewal: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Turn:
-        taking = asyncio.ensure_future(self._write(acquire, self._holder, self._ttl_ms))
+        self._held.add(self)  # from now on, for the store may close while it is being taken
+        self._taking = asyncio.ensure_future(self._write(acquire, self._holder, self._ttl_ms))
         try:
-            self._fence = await asyncio.shield(taking)
-        except asyncio.CancelledError:
-            taking.add_done_callback(self._give_back)  # it may be ours already
+            self._fence = await asyncio.shield(self._taking)
+        except BaseException as error:
+            self._held.discard(self)
+            if isinstance(error, asyncio.CancelledError):
+                self._taking.add_done_callback(self._give_back)  # it may be ours already
             raise
-        self._held.add(self)
         self._renewal = asyncio.create_task(self._renew(), name="recollect-turn")
         return Turn(self._session_id, self._holder, self._fence)
 
@@ -117,23 +121,23 @@ class Lease:
             self._renewal.cancel()
         if self in self._held:
             self._held.discard(self)
-            return self._releasing(self._fence)
+            return _kept(self._when_taken())
         done = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
+
+    async def _when_taken(self) -> None:
+        assert self._taking is not None
+        await asyncio.wait([self._taking])
+        if not self._taking.cancelled() and self._taking.exception() is None:
+            await self._release(self._taking.result())
 
     async def _write(self, op: Any, *args: Any) -> Any:
         return await self._access.write(op, self._session_id, *args)
 
     def _give_back(self, taking: asyncio.Future[int]) -> None:
         if not taking.cancelled() and taking.exception() is None:
-            self._releasing(taking.result())
-
-    def _releasing(self, fence: int) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._release(fence))
-        _remembered.add(task)
-        task.add_done_callback(_remembered.discard)
-        return task
+            _kept(self._release(taking.result()))
 
     async def _release(self, fence: int) -> None:
         try:
@@ -155,4 +159,11 @@ class Lease:
 
 
 _remembered: set[asyncio.Task[None]] = set()
-"""releases under way whose callers are gone"""
+"""releases under way, whose callers may be gone"""
+
+
+def _kept(release: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.create_task(release)
+    _remembered.add(task)
+    task.add_done_callback(_remembered.discard)
+    return task
