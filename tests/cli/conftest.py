@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -119,7 +120,11 @@ def in_terminal(db: Path) -> Run:
             streams = {"preexec_fn": lambda: _log_in(theirs), "pass_fds": [theirs]}
         with subprocess.Popen(command, env=environment, **streams) as process:
             os.close(theirs)
-            shown = _read_all(ours, answer)
+            try:
+                shown = _read_all(ours, answer)
+            except BaseException:
+                process.kill()
+                raise
         os.close(ours)
         return Ran(process.returncode, shown.decode().replace("\r\n", "\n"), "")
 
@@ -146,13 +151,17 @@ def _log_in(terminal: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+PATIENCE_S = 60.0
+
+
 def _read_all(fd: int, answer: str | None) -> bytes:
     shown = b""
-    while True:
-        asked = bool(answer) and shown.endswith(b"[y/N]: ")
-        if asked and not select.select([fd], [], [], 1.0)[0]:
-            # what is typed while the terminal changes its mode to be read from is lost: so it is typed again
-            os.write(fd, (answer or "").encode())
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        if not select.select([fd], [], [], 1.0)[0]:
+            if answer and shown.endswith(b"[y/N]: "):
+                # what is typed while the terminal changes its mode to be read from is lost: so it is typed again
+                os.write(fd, answer.encode())
             continue
         try:
             block = os.read(fd, 65536)
@@ -163,3 +172,4 @@ def _read_all(fd: int, answer: str | None) -> bytes:
         shown += block
         if answer and shown.endswith(b"[y/N]: "):
             os.write(fd, answer.encode())
+    raise AssertionError(f"the command did not end; it showed {shown!r}")

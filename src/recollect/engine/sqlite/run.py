@@ -206,15 +206,13 @@ class Request:
 
 def run_read(connection: sqlite3.Connection, request: Request, op: Callable[..., Operation[Any]], *args: Any) -> Any:
     """Runs a read in one snapshot; nothing stays open behind it."""
-    connection.set_progress_handler(request.stops, 10_000)
-    if request.writes_otherwise:
-        connection.execute("PRAGMA query_only=ON")
     try:
+        if request.writes_otherwise:
+            connection.execute("PRAGMA query_only=ON")
         return _patiently(connection, request, op, args)
     finally:
         if request.writes_otherwise:
             connection.execute("PRAGMA query_only=OFF")
-        connection.set_progress_handler(None, 0)
 
 
 def _patiently(
@@ -222,6 +220,7 @@ def _patiently(
 ) -> Any:
     while True:
         try:
+            connection.set_progress_handler(request.stops, 10_000)
             connection.execute("BEGIN")
             return drive(connection, op(*args))
         except StoreBusy as error:
@@ -233,6 +232,7 @@ def _patiently(
             if not (is_busy(error) and request.waits()):
                 raise translate(error) from error
         finally:
+            connection.set_progress_handler(None, 0)  # or it would stop the cleaning up as well
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
