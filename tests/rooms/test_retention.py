@@ -243,6 +243,7 @@ async def test_a_prune_that_is_cancelled_leaves_whole_sessions(any_store: AsyncS
     assert await names(any_store) == set()
 
 
+@pytest.mark.parametrize("writes_otherwise", [True, False], ids=["memory", "reader"])
 def test_a_read_that_is_cancelled_leaves_its_connection_as_it_was(writes_otherwise: bool):
     """Not in a transaction and not read-only, however often: found where prunes were cancelled in a store in memory."""
     left: list[str] = []
