@@ -117,10 +117,10 @@ def locks(path: Path) -> list[str]:
     inodes = {str(place.stat().st_ino) for place in (path, path.with_name(path.name + "-shm")) if place.exists()}
     lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     fields = [line.split() for line in lines]
-    return sorted(
+    return sorted({  # the kernel may list one twice, when others take and release theirs meanwhile
         " ".join(each[1:]) for each in fields
         if each[1] == "POSIX" and each[4] == str(os.getpid()) and each[5].rpartition(":")[2] in inodes
-    )  # fmt: skip
+    })  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/locks")
