@@ -12,7 +12,7 @@ from typing import Any
 
 from .encoding import as_id
 from .engine import Engine
-from .engine.operation import Operation, lock, one
+from .engine.operation import Operation, Row, lock, one
 from .engine.writer import Lane
 from .errors import SessionNotFound
 from .filters import Filter
@@ -24,6 +24,15 @@ NOBODY = ""
 def missing(session_id: str) -> SessionNotFound:
     """The error of a write on a session that is not there."""
     return SessionNotFound(f"no session {session_id!r}; not stored: create it first, or use sessions.ensure")
+
+
+def locked(session_id: str, columns: str) -> Operation[Row]:
+    """These columns of the session, which is locked. Raises SessionNotFound."""
+    yield lock(session_id)
+    row = yield one(f"SELECT {columns} FROM sessions WHERE id = :id", id=session_id)
+    if row is None:
+        raise missing(session_id)
+    return row
 
 
 class Access:

@@ -6,6 +6,9 @@ from collections import Counter
 
 import msgspec
 
+REMEMBERED = 1_000
+"""rejections that are listed; all are counted"""
+
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Facts about a store. Taking them changes nothing."""

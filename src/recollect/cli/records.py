@@ -21,8 +21,7 @@ import msgspec
 from anyio import to_thread
 
 from ..importers.lines import Line, LineReader
-from ..importers.source import REMEMBERED
-from ..reports import Imported, Rejection
+from ..reports import REMEMBERED, Imported, Rejection
 from .opening import NotThere
 
 STDIN = "-"

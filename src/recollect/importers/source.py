@@ -8,11 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..reports import Imported, Rejection
+from ..reports import REMEMBERED, Imported, Rejection
 from .chunk import Chunk, Landed
-
-REMEMBERED = 1_000
-"""rejections that are listed; all are counted"""
 
 
 class Progress(NamedTuple):

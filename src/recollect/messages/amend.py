@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from ..encoding import decode_json, now, texts
+from ..encoding import decode_json, texts
 from ..engine.fulltext import FullText
 from ..engine.operation import Operation, Row, execute, lock, one
 from ..errors import InvalidRecord
 from ..search.index import reworded
 from .prepare import NewRow
-from .shift import read_preview
+from .shift import Moved, count
 from .transcript import ACTIVE
 
 PARTS = "parts"
@@ -33,11 +33,6 @@ FROM messages m JOIN sessions s ON s.session = m.session
 WHERE s.id = :id AND m.external_id = :external_id"""
 
 _UPDATE = f"UPDATE messages SET content = :content, {', '.join(f'{c} = :{c}' for c in _COLUMNS)} WHERE id = :id"
-
-_COUNT = """
-UPDATE sessions SET tool_call_count = tool_call_count + :calls, preview = :preview, updated_at = :now,
-  revision = revision + 1
-WHERE session = :session"""
 
 
 def amend(
@@ -148,6 +143,4 @@ def _write(row: Row, whole: NewRow) -> Operation[None]:
     columns = {name: whole.optional.get(name) for name in _COLUMNS}
     yield execute(_UPDATE, id=row.id, content=whole.content, **columns)
     if row.state == ACTIVE:
-        first_words = yield from read_preview(row.session)
-        calls = whole.calls - (row.calls or 0)
-        yield execute(_COUNT, calls=calls, preview=first_words, now=now(), session=row.session)
+        yield from count(row.session, Moved(0, whole.calls - (row.calls or 0)))

@@ -101,9 +101,7 @@ def _chosen(session: Row, new: NewCompaction) -> Operation[tuple[str, dict[str, 
             raise InvalidRecord(f"seqs {lacking} are not in the transcript; nothing was changed")
         return condition, params
     first = yield from _bound(session, new.from_seq, 1, "from_seq")
-    last = yield from _bound(session, new.to_seq, session.next_seq - 1, "to_seq")
-    if new.to_seq is None:
-        last = session.next_seq
+    last = yield from _bound(session, new.to_seq, session.next_seq, "to_seq")
     return f"state = {ACTIVE} AND position BETWEEN :first AND :last", {"first": first, "last": last}
 
 

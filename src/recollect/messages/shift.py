@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..access import missing
+from ..access import locked
 from ..encoding import now
-from ..engine.operation import Operation, Row, execute, lock, one
+from ..engine.operation import Operation, Row, execute, one
 from ..sessions.turns import check_fence
 from .append import preview
 from .transcript import ACTIVE
@@ -22,16 +22,12 @@ class Moved(NamedTuple):
     calls: int
 
 
-_OPENED = """
-SELECT session, next_seq, send_index, round_index, last_compaction_seq, last_active_at FROM sessions WHERE id = :id"""
+_OPENED = "session, next_seq, send_index, round_index, last_compaction_seq, last_active_at"
 
 
 def opened(session_id: str, fence: int | None = None) -> Operation[Row]:
     """The locked session's numbers. Raises SessionNotFound, and TurnLost for a stale fence."""
-    yield lock(session_id)
-    row = yield one(_OPENED, id=session_id)
-    if row is None:
-        raise missing(session_id)
+    row = yield from locked(session_id, _OPENED)
     yield from check_fence(row.session, fence, session_id)
     return row
 

@@ -29,12 +29,11 @@ def set_texts(session: int, texts: dict[str, str | None]) -> Operation[None]:
     yield execute(f"UPDATE session_texts SET {columns} WHERE session = :session", session=session, **texts)
 
 
-def withdraw(numbers: Sequence[int], events_before: int | None = None) -> Operation[None]:
-    """Takes everything off these rows that could name or find them: they are the keeper's now, and with
-    `events_before` so are their events below that id."""
-    gone_id = "NULL" if events_before is None else "id"
+def withdraw(numbers: Sequence[int], events_before: int) -> Operation[None]:
+    """Takes everything off these rows that could name or find them: they are the keeper's now, and so are
+    their events below that id."""
     yield execute(
-        f"UPDATE sessions SET gone_id = {gone_id}, gone_before = :before, id = NULL, title = NULL, key = NULL,"
+        "UPDATE sessions SET gone_id = id, gone_before = :before, id = NULL, title = NULL, key = NULL,"
         " parent = NULL, preview = NULL, pending = NULL, updated_at = :now WHERE session IN :numbers",
         numbers=numbers,
         before=events_before,

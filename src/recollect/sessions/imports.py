@@ -12,12 +12,9 @@ from ..access import Access
 from ..encoding import Encoder
 from ..engine.writer import Lane
 from ..errors import InvalidRecord
-from ..reports import Imported, Rejection
+from ..reports import REMEMBERED, Imported, Rejection
 from ..usage.ledger import Round
 from .arrival import Arrival, Arrived, arrive, link, prepare_arrival
-
-REMEMBERED = 1_000
-"""rejections that are listed; all are counted"""
 
 Records = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..access import missing
+from ..access import locked
 from ..encoding import now, second
 from ..engine.operation import Operation, Row, execute, ids, lock, one
 from ..errors import KeyTaken, SessionExists
@@ -153,22 +153,14 @@ def _leave_out_taken(row: Row, session_id: str, values: dict[str, Any]) -> Opera
 
 # -- changed ---------------------------------------------------------------------------------------
 
-_STATUS = "SELECT session, key, ended_at, end_reason, status FROM sessions WHERE id = :id"
-
-
-def _found(session_id: str) -> Operation[Row]:
-    yield lock(session_id)
-    row = yield one(_STATUS, id=session_id)
-    if row is None:
-        raise missing(session_id)
-    return row
+_STATUS = "session, key, ended_at, status"
 
 
 def update(
     session_id: str, values: dict[str, Any], texts: dict[str, str | None], within: str | None
 ) -> Operation[Session]:
     """Sets columns and long texts; None clears."""
-    row = yield from _found(session_id)
+    row = yield from locked(session_id, _STATUS)
     yield from change(row.session, values)
     if texts:
         yield from set_texts(row.session, texts)
@@ -177,15 +169,15 @@ def update(
 
 def end(session_id: str, reason: str, replace: bool, within: str | None) -> Operation[Session]:
     """Ends a session; one that has ended keeps its time, and its reason unless told otherwise."""
-    row = yield from _found(session_id)
+    row = yield from locked(session_id, _STATUS)
     if row.ended_at is None or replace:
         yield from end_row(row, session_id, reason)
     return (yield from existing(session_id, within))
 
 
-def end_row(row: Row, session_id: str, reason: str) -> Operation[None]:
-    """Ends the session of that row."""
-    values: dict[str, Any] = {"end_reason": reason, "ended_at": row.ended_at or now()}
+def end_row(row: Row, session_id: str, reason: str | None, at: int | None = None) -> Operation[None]:
+    """Ends the session of that row, now or at a time that is told; one that has ended keeps its time."""
+    values: dict[str, Any] = {"end_reason": reason, "ended_at": row.ended_at or (now() if at is None else at)}
     if row.status == "active":
         values["status"] = "ended"
     yield from change(row.session, values)
@@ -195,7 +187,7 @@ def end_row(row: Row, session_id: str, reason: str) -> Operation[None]:
 def reopen(session_id: str, switch: str | None, within: str | None) -> Operation[Session]:
     """Makes an ended session active again. Another live session of its key is ended with the reason
     `switch`; without one that is KeyTaken."""
-    row = yield from _found(session_id)
+    row = yield from locked(session_id, _STATUS)
     if row.ended_at is not None:
         status = "active" if row.status == "ended" else row.status
         if status == "active":
@@ -209,14 +201,14 @@ def _take_key(row: Row, session_id: str, switch: str | None, within: str | None)
     if switch is not None and row.key is not None:
         _, holder = yield from live_of(row.key, session_id, within)
         if holder is not None:
-            other = yield from _found(holder)
+            other = yield from locked(holder, _STATUS)
             yield from end_row(other, holder, switch)
     yield from claim_key(row.key, session_id, within)
 
 
 def archive(session_id: str, within: str | None) -> Operation[Session]:
     """Puts a session out of the way."""
-    row = yield from _found(session_id)
+    row = yield from locked(session_id, _STATUS)
     if row.status != "archived":
         yield from change(row.session, {"status": "archived"})
         yield from happened("store.archived", session_id)
@@ -225,7 +217,7 @@ def archive(session_id: str, within: str | None) -> Operation[Session]:
 
 def unarchive(session_id: str, within: str | None) -> Operation[Session]:
     """Takes it back: to where it was, ended or active."""
-    row = yield from _found(session_id)
+    row = yield from locked(session_id, _STATUS)
     if row.status == "archived":
         if row.ended_at is None:
             yield from claim_key(row.key, session_id, within)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from ..access import missing
+from ..access import locked
 from ..encoding import now, second
 from ..engine.operation import Operation, Row, all, execute, lock, one
 from ..errors import InvalidRecord
@@ -54,10 +54,7 @@ COMPLETED = "completed"
 
 def returned(session_id: str, status: str, within: str | None) -> Operation[bool]:
     """A child returned: an ephemeral one that completed goes, with what is below it; any other is ended."""
-    yield lock(session_id)
-    row = yield one("SELECT session, kind, lifecycle, status, ended_at FROM sessions WHERE id = :id", id=session_id)
-    if row is None:
-        raise missing(session_id)
+    row = yield from locked(session_id, "session, kind, lifecycle, status, ended_at")
     if row.kind == "subagent" and row.lifecycle == "ephemeral" and status == COMPLETED:
         yield from delete(session_id, True, within)
         return True

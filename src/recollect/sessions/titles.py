@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..access import missing
+from ..access import locked
 from ..encoding import Encoder
-from ..engine.operation import Operation, all, lock, one
+from ..engine.operation import Operation, all, one
 from ..errors import InvalidTitle, TitleTaken
 from ..filters import end_of_range
 from ..journal import happened
@@ -60,10 +60,7 @@ def claim(title: str | None, session_id: str, within: str | None = None) -> Oper
 
 def set_title(session_id: str, title: str | None, within: str | None) -> Operation[str | None]:
     """Gives a session its title; None takes it away."""
-    yield lock(session_id)
-    row = yield one("SELECT session, title FROM sessions WHERE id = :id", id=session_id)
-    if row is None:
-        raise missing(session_id)
+    row = yield from locked(session_id, "session, title")
     yield from claim(title, session_id, within)
     if title != row.title:
         yield from change(row.session, {"title": title})

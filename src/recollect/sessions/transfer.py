@@ -20,6 +20,7 @@ from ..messages.transcript import read_page
 from ..models import Kind, Lifecycle, Message, MessageState, Relation, Session, Status
 from ..usage.ledger import read_rounds
 from .record import read_session
+from .state import STATE
 
 
 class MessageRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -133,15 +134,13 @@ class SessionRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 # -- out -------------------------------------------------------------------------------------------
 
-_STATE = "SELECT next_seq, round_index, send_index, last_compaction_seq, pending FROM sessions WHERE id = :id"
-
 
 def read_record(session_id: str, within: str | None) -> Operation[dict[str, Any] | None]:
     """The whole session in one snapshot, as JSON has it."""
     session: Session | None = yield from read_session(session_id, within)
     if session is None:
         return None
-    state = yield one(_STATE, id=session_id)
+    state = yield one(STATE, id=session_id)
     messages = yield from read_page(session_id, "all", None, None)
     compactions = yield from read_compactions(session_id, True)
     rounds = yield from read_rounds(session_id)

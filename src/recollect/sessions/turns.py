@@ -102,10 +102,8 @@ class Lease:
         self._taking = asyncio.ensure_future(self._write(acquire, self._holder, self._ttl_ms))
         try:
             self._fence = await asyncio.shield(self._taking)
-        except BaseException as error:
-            self._held.discard(self)
-            if isinstance(error, asyncio.CancelledError):
-                self._taking.add_done_callback(self._give_back)  # it may be ours already
+        except BaseException:
+            self.give_back()  # who is cancelled may have it already, or get it
             raise
         self._renewal = asyncio.create_task(self._renew(), name="recollect-turn")
         return Turn(self._session_id, self._holder, self._fence)
@@ -134,10 +132,6 @@ class Lease:
 
     async def _write(self, op: Any, *args: Any) -> Any:
         return await self._access.write(op, self._session_id, *args)
-
-    def _give_back(self, taking: asyncio.Future[int]) -> None:
-        if not taking.cancelled() and taking.exception() is None:
-            _kept(self._release(taking.result()))
 
     async def _release(self, fence: int) -> None:
         try:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..access import missing
-from ..engine.operation import Operation, Row, lock, one
+from ..access import locked
+from ..engine.operation import Operation, one
 from .ledger import COSTS, TOKENS, Round, SessionRounds, write_rounds
 
-_COUNTERS = """
-SELECT session, send_index, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
-  estimated_cost, actual_cost
-FROM sessions WHERE id = :id"""
+_COUNTERS = (
+    "session, send_index, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,"
+    " estimated_cost, actual_cost"
+)
 
 _COUNTER_OF = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
 """where a counter of the session is called otherwise than in the ledger"""
@@ -17,13 +17,13 @@ _COUNTER_OF = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tok
 
 def add(session_id: str, round_: Round) -> Operation[None]:
     """Inserts a row of differences."""
-    row = yield from _opened(session_id)
+    row = yield from locked(session_id, _COUNTERS)
     yield from write_rounds([SessionRounds(row.session, row.send_index, None, [round_])])
 
 
 def set_totals(session_id: str, totals: Round, given: frozenset[str]) -> Operation[None]:
     """Inserts the row that brings the given counters to these totals; the others keep theirs."""
-    row = yield from _opened(session_id)
+    row = yield from locked(session_id, _COUNTERS)
     names: tuple[str, ...] = (*TOKENS, *COSTS)
     wanted: dict[str, int | None] = dict(zip(names, totals.amounts, strict=True))
     present = {name: getattr(row, _COUNTER_OF.get(name, name)) for name in wanted if name != "total_tokens"}
@@ -38,14 +38,6 @@ def set_totals(session_id: str, totals: Round, given: frozenset[str]) -> Operati
 
 def _difference(wanted: int | None, present: int | None) -> int | None:
     return None if wanted is None else wanted - (present or 0)
-
-
-def _opened(session_id: str) -> Operation[Row]:
-    yield lock(session_id)
-    row = yield one(_COUNTERS, id=session_id)
-    if row is None:
-        raise missing(session_id)
-    return row
 
 
 def _total(session: int) -> Operation[int]:

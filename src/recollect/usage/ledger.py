@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ..access import missing
+from ..access import locked
 from ..encoding import Encoder, bounded, count, dollars, instant, millionths, moment, now
-from ..engine.operation import Operation, Row, all, ids, lock, many, one
+from ..engine.operation import Operation, Row, all, ids, many
 from ..errors import InvalidRecord
 from ..filters import Filter
 from ..models import NewUsage, UsageRound, UsageTotal
@@ -116,15 +116,10 @@ UPDATE sessions SET
 WHERE session = ?"""
 """a figure that is taken back is unknown again, not zero"""
 
-_SESSION = "SELECT session, send_index, round_index FROM sessions WHERE id = :id"
-
 
 def record_round(session_id: str, round_: Round) -> Operation[None]:
     """Writes the row of a round, in place of one that is there for the same send and round."""
-    yield lock(session_id)
-    session = yield one(_SESSION, id=session_id)
-    if session is None:
-        raise missing(session_id)
+    session = yield from locked(session_id, "session, send_index, round_index")
     yield from write_rounds([SessionRounds(session.session, session.send_index, session.round_index, [round_])])
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from ...encoding import now
 from ...engine.operation import Failed, Operation, Row, execute, lock, one, tuples
-from ...journal import happened
 from ...messages.append import append
 from ...messages.prepare import Append, NewRow
 from ...messages.shift import count, less, move
 from ...messages.transcript import ACTIVE
 from ...sessions.arrival import Arrival, Arrived, arrive
-from ...sessions.change import change
+from ...sessions.life import end_row
 from .rows import EXTERNAL
 
 
@@ -100,9 +99,5 @@ def end(session_id: str, ended_at: int, reason: str | None) -> Operation[bool]:
     row = yield one("SELECT session, status, ended_at FROM sessions WHERE id = :id", id=session_id)
     if row is None or row.ended_at is not None:
         return False
-    values: dict[str, Any] = {"ended_at": ended_at, "end_reason": reason}
-    if row.status == "active":
-        values["status"] = "ended"
-    yield from change(row.session, values)
-    yield from happened("store.ended", session_id, reason)
+    yield from end_row(row, session_id, reason, ended_at)
     return True
