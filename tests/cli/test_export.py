@@ -246,11 +246,16 @@ def test_one_store_flows_into_another(db: Path, new: Path) -> None:
     assert (closed.returncode, closed.stderr) == (1, "recollect: there is no standard input\n")
 
 
+def heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_waiting_for_input_can_be_interrupted(new: Path) -> None:
     """Ctrl-C ends it at once and quietly, though nothing comes."""
     command = [*COMMAND, "import", "jsonl", "-", "--db", str(new)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as process:
+    # a suite that runs in the background ignores the signal, and so would its children
+    with subprocess.Popen(command, preexec_fn=heed_interrupts, **pipes) as process:
         assert process.stdin
         assert process.stderr
         process.stdin.write(b"{bad\n")
