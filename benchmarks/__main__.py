@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from . import appending, finding, gateway, importing, reading
+from . import appending, finding, gateway, importing, reading, transport
 from .report import Row
 
 PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "gateway": gateway.rows,
     "search": finding.rows,
     "import": importing.rows,
+    "transport": transport.rows,
     "million": finding.million_rows,
 }
 """what can be measured; `million` takes minutes and is run only when named"""

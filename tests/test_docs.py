@@ -49,9 +49,36 @@ def test_the_interrupted_agent_of_the_readme_runs(tmp_path):
     assert transcript == "['user', 'assistant'] 3"
 
 
+def test_the_events_of_the_readme_are_recorded(tmp_path):
+    """Once each; by session, by words, and in a view."""
+    assert run(blocks("README.md")[3], tmp_path).splitlines() == [
+        "True",
+        "file src/net.py edit",
+        "tool pytest failed",
+        "staging rolled back: no answer on >>>port<<< >>>8080<<<",
+        "src/net.py edit",
+    ]
+
+
+def test_the_event_stream_of_the_readme_is_stored(tmp_path):
+    """But for the token."""
+    assert run(blocks("README.md")[4], tmp_path).splitlines() == [
+        "{'name': 'grep'}",
+        "2 1 0",
+        "[('tool', 'grep', 'started'), ('loop', 'fix-types', 'state_enter')]",
+    ]
+
+
+def test_what_the_readme_follows_goes_on_behind_the_cursor(tmp_path):
+    """In the order of commits, across a restart."""
+    assert run(blocks("README.md")[5], tmp_path).splitlines() == [
+        "store.created None", "message hello", "message good morning", "store.titled A greeting"
+    ]  # fmt: skip
+
+
 def test_the_test_of_the_readme_passes(tmp_path):
     """In a test suite with nothing but the plugin."""
-    (tmp_path / "test_it.py").write_text(blocks("README.md")[3], encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(blocks("README.md")[6], encoding="utf-8")
     command = [
         sys.executable,
         "-m",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,34 @@ def test_import_and_search_takes_a_path_and_a_query(tmp_path: Path) -> None:
     write_sample(tmp_path / "project")
     out = run("import_and_search.py", tmp_path, tmp_path, '"newest 14" -done')
     assert out.count(">>>newest 14<<<") == 1
+
+
+def test_the_websocket_gateway_begins_and_ends(tmp_path: Path) -> None:
+    """As it is called from a shell; what it does in between is tested in test_gateway_example.py."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "websocket_gateway.py"), "--db", "chats.db", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert re.fullmatch(r"listening on ws://127\.0\.0\.1:[1-9]\d*\n", process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "stopped\n"), err
+    assert "Traceback" not in err
+    assert (tmp_path / "chats.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "failed"),
+    [
+        ((), ["speed-up failed on BUG-009", "fix-bug failed on BUG-007"]),
+        (("docs/guide.md",), ["fix-docs failed on BUG-008"]),
+        (("src/other.py",), []),
+    ],
+    ids=["default", "docs", "nothing"],
+)
+def test_loops_on_a_file_are_found_in_its_sample(tmp_path: Path, path: tuple[str, ...], failed: list[str]) -> None:
+    """Those that failed, on issues that name the file; the query is tested in test_loops_example.py."""
+    backfilled, *lines, last = run("loops_on_file.py", tmp_path, *path).splitlines()
+    assert backfilled == "backfilled: 7 files, {'issues': 3, 'files': 4, 'loops': 16}, rejected 0"
+    assert [line[18:].partition("  (")[0] for line in lines] == failed
+    assert re.match(rf"{len(failed)} run\(s\) failed on .*; asked in \d+\.\d ms", last)
+    assert list(tmp_path.iterdir()) == []

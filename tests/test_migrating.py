@@ -15,6 +15,8 @@ import pytest
 
 import recollect
 from recollect import AsyncSessionStore, fields
+from recollect.events.room import Events
+from recollect.learning.room import Learning
 from recollect.messages.room import Messages
 from recollect.sessions.room import Sessions
 from recollect.usage.room import Usage
@@ -24,7 +26,10 @@ PAGE = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLES = ROOT / "tests" / "importers" / "data"
 
-ROOMS = {"sessions": Sessions, "messages": Messages, "usage": Usage, "store": AsyncSessionStore}
+ROOMS = {
+    "sessions": Sessions, "messages": Messages, "usage": Usage, "events": Events, "store": AsyncSessionStore,
+    "learning": Learning,
+}  # fmt: skip
 
 GATEWAY = """
 SessionDB create_session ensure_session end_session reopen_session update_system_prompt update_token_counts
@@ -41,6 +46,11 @@ append_message load_active_messages load_all_messages get_message record_compact
 set_round_index set_pending record_usage
 """
 
+INDEX = """
+DEFAULT_DB_PATH SCHEMA_VERSION ensure_db connect search recent SQLiteTransport SQLiteTransport.send
+SQLiteTransport.close backfill _hash_args _now ll-session ll-session ll-session
+"""
+
 
 def section(title: str) -> str:
     """What stands below a heading."""
@@ -55,17 +65,22 @@ def rows(text: str) -> list[list[str]]:
 
 def ours(text: str) -> Iterator[tuple[str, str, list[str]]]:
     """The calls of ours in a text: room, method, keywords."""
-    for room, method, arguments in re.findall(r"`(sessions|messages|usage|store)\.(\w+)(?:\(([^`]*)\))?`", text):
+    for room, method, arguments in re.findall(r"`(sessions|messages|usage|events|store)\.(\w+)(?:\(([^`]*)\))?`", text):
         yield room, method, re.findall(r"(\w+)=", arguments)
 
 
 @pytest.mark.parametrize(
-    ("title", "methods"), [("Hermes Agent's SessionDB", GATEWAY), ("power-loop's SessionStore", LOOP)]
+    ("title", "methods"),
+    [
+        ("Hermes Agent's SessionDB", GATEWAY),
+        ("power-loop's SessionStore", LOOP),
+        ("little-loops's session_store", INDEX),
+    ],
 )
 def test_every_method_of_the_earlier_stores_has_a_row(title: str, methods: str):
     """One each, and each says a name of ours."""
     table = rows(section(title))
-    assert [re.findall(r"`([\w.]+)", there)[0] for there, *_ in table] == methods.split()
+    assert [re.findall(r"`([\w.-]+)", there)[0] for there, *_ in table] == methods.split()
     assert all("`" in here for _, here, *_ in table)
 
 
@@ -93,13 +108,13 @@ def test_every_error_and_bound_that_is_named_exists():
             assert not field or field in getattr(recollect, name).__struct_fields__, field
 
 
-@pytest.mark.parametrize("room", ["sessions", "messages", "usage"])
+@pytest.mark.parametrize("room", ["sessions", "messages", "usage", "events", "learning"])
 def test_the_readme_names_every_method_of_a_room(room: str):
     """And none that is not there."""
     table = README.partition("## What is where")[2].partition("\n## ")[0]
     part = table.partition(f"| `store.{room}` |")[2]
     part = part[: re.search(r"\n(?!\| …)|$", part).start()]  # type: ignore[union-attr]
-    named = set(re.findall(r"`(\w+)`", part)) - {"clean_title"}
+    named = set(re.findall(r"`(\w+)`", part)) - {*recollect.__all__}
     assert named == {name for name in vars(ROOMS[room]) if not name.startswith("_")}
 
 

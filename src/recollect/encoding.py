@@ -135,6 +135,11 @@ class Encoder:
         self.replaced = 0
         self._redact = redact
 
+    @property
+    def redacts(self) -> bool:
+        """Whether texts are changed before they are stored."""
+        return self._redact is not None
+
     def text(self, value: str | None, name: str) -> str | None:
         """A text column."""
         if value is None:

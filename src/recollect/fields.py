@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
+from .events.mapping import EventMapping
 from .models import Lifecycle, NewUsage, Relation
+from .options import Overflow
 
 
 class NextFields(TypedDict, total=False):
@@ -91,6 +93,18 @@ class MessageFields(TypedDict, total=False):
     usage: NewUsage | Mapping[str, Any] | None
 
 
+class EventFilters(TypedDict, total=False):
+    """What events can be filtered by; the meanings are in `events.stream`."""
+
+    kind: str | Sequence[str] | None
+    session_id: str | Sequence[str] | None
+    run_id: str | Sequence[str] | None
+    issue_id: str | Sequence[str] | None
+    path: str | Sequence[str] | None
+    since: datetime | None
+    until: datetime | None
+
+
 class SearchOptions(TypedDict, total=False):
     """What a search can be given beside its query and user; the meanings are in `store.search`."""
 
@@ -109,3 +123,15 @@ class SearchOptions(TypedDict, total=False):
     marks: tuple[str, str]
     include_rewound: bool
     with_text: bool
+
+
+class TransportFields(TypedDict, total=False):
+    """How a transport can be set up; the meanings are in `store.transport`."""
+
+    mapping: EventMapping
+    exclude: str | Sequence[str]
+    only: str | Sequence[str] | None
+    bulk: str | Sequence[str]
+    buffer: int
+    buffer_bytes: int
+    overflow: Overflow

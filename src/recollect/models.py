@@ -10,6 +10,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from .events.typed import RecordedEvent
+
 T = TypeVar("T")
 
 
@@ -288,6 +290,21 @@ class Hit(msgspec.Struct, frozen=True):
     context: list[ContextLine]
     cursor: str
     """`after=hit.cursor` continues behind this hit"""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Something that was committed: a message appended, an event recorded, something that happened to a session."""
+
+    cursor: str
+    """`after=change.cursor` continues behind this change, also after a restart"""
+    kind: str
+    """`message`, or the kind of the event; `store.created`, `store.titled`… of what happened to a session"""
+    id: int
+    """of the message or the event: it grows with the order of commits"""
+    session_id: str | None
+    at: datetime
+    message: Message | None
+    event: RecordedEvent | None
 
 
 class Row(tuple[Any, ...]):

@@ -18,6 +18,17 @@ class Durability(StrEnum):
     """A crash of the process; a power failure may lose the last moments, never corrupt."""
 
 
+class Overflow(StrEnum):
+    """What becomes of events for which a buffer has no room."""
+
+    DROP_OLDEST = "drop_oldest"
+    """those that have waited longest go"""
+    DROP_NEWEST = "drop_newest"
+    """the one that comes is not taken"""
+    BLOCK = "block"
+    """who can wait, waits; who cannot, has it as `drop_newest`"""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of everything that could grow. Every value is a whole number of at least 1."""
 

@@ -80,6 +80,11 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     """ids of sessions that were left out because they are there, where records were given"""
 
 
+class Backfilled(Imported, frozen=True, kw_only=True):
+    """What a backfill brought, from all of its sources together: events counted as `issues`, `loops`, `tools` and
+    `files`. Files that could not be read are rejected `issues`, `loops` or `transcripts`."""
+
+
 class Problem(msgspec.Struct, frozen=True):
     """Something that a check found wrong."""
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Unpack
 
-from .fields import SearchOptions
+from .access import Access
+from .fields import SearchOptions, TransportFields
 from .models import Hit
 
 if TYPE_CHECKING:
+    from .events.room import Events
     from .messages.room import Messages
     from .sessions.room import Sessions
     from .store import AsyncSessionStore
+    from .transport import EventTransport
     from .usage.room import Usage
+    from .watch import Watch
 
 
 class ScopedStore:
@@ -21,19 +25,32 @@ class ScopedStore:
     sessions: Sessions
     messages: Messages
     usage: Usage
+    events: Events
 
     def __init__(self, store: AsyncSessionStore, user_id: str) -> None:
         self._store = store
         self.user_id = user_id
-        self.sessions, self.messages, self.usage = store._rooms(user_id)  # pyright: ignore[reportPrivateUsage]
+        self._access = Access(store._engine, user_id)  # pyright: ignore[reportPrivateUsage]
+        self.sessions, self.messages, self.usage, self.events = store._rooms(self._access)  # pyright: ignore[reportPrivateUsage]
 
     def search(
         self, query: str, *, user_id: str | Sequence[str] | None = None, **options: Unpack[SearchOptions]
     ) -> AsyncIterator[Hit]:
-        """Finds messages of the user, as `AsyncSessionStore.search` does, and with `session` events of his
-        sessions; another `user_id` finds nothing."""
+        """Finds messages and events of the user, as `AsyncSessionStore.search` does; another `user_id` finds
+        nothing."""
         asked = [self.user_id] if user_id is None else [user_id] if isinstance(user_id, str) else list(user_id)
         return self._store.search(query, user_id=[user for user in asked if user == self.user_id], **options)
+
+    def watch(
+        self, *, session_id: str | Sequence[str] | None = None, kinds: str | Sequence[str] | None = None,
+        after: str | None = None,
+    ) -> Watch:  # fmt: skip
+        """What is committed of the user's, as `AsyncSessionStore.watch` tells it."""
+        return self._store._watch(self._access, session_id, kinds, after)  # pyright: ignore[reportPrivateUsage]
+
+    def transport(self, **options: Unpack[TransportFields]) -> EventTransport:
+        """Stores an event stream as the user's, as `AsyncSessionStore.transport` does."""
+        return self._store._transport(self._access, options)  # pyright: ignore[reportPrivateUsage]
 
     def __repr__(self) -> str:
         return f"{self._store!r}.scoped(user_id={self.user_id!r})"

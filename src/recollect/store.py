@@ -8,20 +8,23 @@ import logging
 import os
 import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Self, Unpack
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .access import Access
+from .changes import Wanted
 from .check import Checked, check_orphans, check_page
 from .encoding import Encoder
 from .engine import Engine
 from .engine.operation import Operation
 from .errors import InvalidRecord, again
-from .fields import SearchOptions
+from .events.room import Events
+from .fields import SearchOptions, TransportFields
 from .messages.receipt import Receipt
 from .messages.room import Messages
 from .models import Hit, Row
 from .options import Durability, Limits, Timeouts
-from .reports import Problem, Report, Stats
+from .reports import Backfilled, Problem, Report, Stats
 from .scoped import ScopedStore
 from .search.index import VERSION, read_lag
 from .search.keeper import Keeper
@@ -29,7 +32,13 @@ from .search.room import SearchRoom
 from .sessions.room import Sessions
 from .sessions.turns import Lease
 from .statistics import read_counts
+from .transport import EventTransport, TransportOptions
 from .usage.room import Usage
+from .watch import Tail, Watch
+
+if TYPE_CHECKING:
+    from .importers.source import Progress
+    from .learning.room import Learning
 
 log = logging.getLogger("recollect")
 
@@ -54,6 +63,7 @@ class AsyncSessionStore:
     sessions: Sessions
     messages: Messages
     usage: Usage
+    events: Events
 
     def __init__(
         self,
@@ -75,10 +85,13 @@ class AsyncSessionStore:
         self._unretrieved: dict[Receipt, BaseException] = {}
         self._dropped = 0
         self._turns: set[Lease] = set()
+        self._transports: set[EventTransport] = set()
         self._closing: asyncio.Future[None] | None = None
         self._keeper: Keeper | None = None
         self._search: SearchRoom | None = None
-        self.sessions, self.messages, self.usage = self._rooms()
+        self._tail: Tail | None = None
+        self._access = Access(self._engine)
+        self.sessions, self.messages, self.usage, self.events = self._rooms(self._access)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -99,6 +112,7 @@ class AsyncSessionStore:
         unclosed[self._opening] = repr(self)
         self._keeper = Keeper(self._engine, self._limits)
         self._search = SearchRoom(self._engine, self._keeper, self._limits, self._timeouts)
+        self._tail = Tail(self._engine)
         if not self._engine.readonly:
             self._keeper.start()
 
@@ -114,10 +128,16 @@ class AsyncSessionStore:
 
     async def _close(self, timeout_s: float) -> None:
         assert self._keeper is not None
+        assert self._tail is not None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s  # one for all: the queue gets what transports and turns leave of it
+        if transports := [transport.aclose(timeout_s) for transport in list(self._transports)]:
+            await asyncio.gather(*transports, return_exceptions=True)
         if turns := [turn.give_back() for turn in list(self._turns)]:
-            await asyncio.wait(turns, timeout=timeout_s)
+            await asyncio.wait(turns, timeout=max(0.0, deadline - loop.time()))
+        await self._tail.aclose()
         await self._keeper.aclose()
-        await self._engine.aclose(timeout_s)
+        await self._engine.aclose(max(0.0, deadline - loop.time()))
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -128,6 +148,18 @@ class AsyncSessionStore:
     def __del__(self) -> None:
         if getattr(self, "_opening", 0) in unclosed:
             warnings.warn(f"{self!r} was never closed: use `async with`, or `aclose()`", ResourceWarning, stacklevel=2)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened and nobody has begun to close it."""
+        return self._opening in unclosed
+
+    @cached_property
+    def learning(self) -> Learning:
+        """An agent's attempts to improve itself; they belong to no user."""
+        from .learning.room import Learning  # loaded when used: few need it
+
+        return Learning(self._engine, self._encoder)
 
     def __repr__(self) -> str:
         return f"AsyncSessionStore({self._engine.name!r})"
@@ -147,7 +179,7 @@ class AsyncSessionStore:
         order: `relevance`, `newest` or `oldest`. limit: hits at most (20; None: all). after: the cursor of
         a hit, to continue behind it. context: neighbours on each side (1). snippet_tokens (40), marks
         (`>>>`, `<<<`): size of the snippet, what surrounds a match. since (inclusive), until (exclusive):
-        by the time of the message. include_rewound: also what was taken back. with_text: the whole text
+        by the time of the message or event. include_rewound: also what was taken back. with_text: the whole text
         with each hit. An empty list to include matches nothing. By relevance, the newest `limits.ranked`
         matches are ranked.
 
@@ -166,17 +198,57 @@ class AsyncSessionStore:
         """
         return await self._engine.query(sql, params, deadline_s=self._timeouts.search_s)
 
+    def watch(
+        self, *, session_id: str | Sequence[str] | None = None, kinds: str | Sequence[str] | None = None,
+        after: str | None = None,
+    ) -> Watch:  # fmt: skip
+        """What is committed, by this process or another, in the order of commits; an async iterator.
+
+        session_id: of one or several. kinds: `message`, `event` (every event but the store's own), or kinds of
+        events, also as globs: `store.*` is what happens to sessions, `*` is everything. after: the cursor of a
+        change, to go on behind it (`BEGINNING`: from the first there is): what was committed since is replayed,
+        then it is live. Without one, what is committed from the beginning of the iteration on, or of `async with`.
+
+        Nothing comes twice or is left out; who is slow reads from the store what his buffer (`Limits.watch_buffer`)
+        could not hold. It ends when the store is closed; what it has not given by then lies behind its `cursor`.
+        Erased rows, and those of deleted sessions, are not replayed. Raises InvalidRecord, StoreClosed.
+        """
+        return self._watch(self._access, session_id, kinds, after)
+
+    def _watch(
+        self, access: Access, session_id: str | Sequence[str] | None, kinds: str | Sequence[str] | None,
+        after: str | None,
+    ) -> Watch:  # fmt: skip
+        if self._tail is None or self._tail.closed:
+            raise again(self._engine.not_open)
+        wanted = Wanted(access, session_id, kinds)
+        return Watch(self._engine, self._tail, wanted, after, self._limits.watch_buffer)
+
+    def transport(self, **options: Unpack[TransportFields]) -> EventTransport:
+        """Stores an agent's event stream, best effort: it never raises into the agent nor holds it up.
+
+        mapping: what is sent → an `Event`, or None to leave it out (`map_event`). only, exclude: globs of the
+        names of events; by default all but the firehose of output lines and token deltas. bulk: globs of those
+        that go first when there is no room. buffer, buffer_bytes: what waits, while the store is slow or locked,
+        at most (131,072 events, 64 MiB); overflow: what is dropped then, `Overflow.DROP_OLDEST` by default.
+        """
+        return self._transport(self._access, options)
+
+    def _transport(self, access: Access, options: TransportFields) -> EventTransport:
+        given = TransportOptions(**options)
+        return EventTransport(access, self._encoder, self._transports, self, given, self._timeouts.close_s)
+
     def scoped(self, *, user_id: str) -> ScopedStore:
         """The same rooms and search, limited to one user: sessions of others do not exist there, and no
         error names one. What is created there is the user's. It opens and closes with this store."""
         return ScopedStore(self, self._encoder.identifier(user_id, "user_id"))
 
-    def _rooms(self, user_id: str | None = None) -> tuple[Sessions, Messages, Usage]:
-        access = Access(self._engine, user_id)
+    def _rooms(self, access: Access) -> tuple[Sessions, Messages, Usage, Events]:
         return (
             Sessions(access, self._encoder, self._limits, self._timeouts, self._turns),
             Messages(access, self._encoder, self._note_failure),
             Usage(access, self._encoder),
+            Events(access, self._encoder),
         )
 
     # -- operations of one's own ---------------------------------------------------------------
@@ -189,6 +261,34 @@ class AsyncSessionStore:
         """Runs an operation in the next batch's transaction; its result comes after COMMIT. If it
         raises, it alone is undone."""
         return await self._engine.write(op, *args)
+
+    # -- what happened before ------------------------------------------------------------------
+
+    async def backfill(
+        self,
+        *,
+        issues_dir: str | os.PathLike[str] | None = None,
+        loops_dir: str | os.PathLike[str] | None = None,
+        transcripts: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> Backfilled:
+        """Records events out of files that tell what happened; one that is None is left out.
+
+        issues_dir: issue files, `*.md` with front matter (takes `recollect[backfill]`). loops_dir: a `.loops`
+        folder, of runs that go on and of archived ones. transcripts: of Claude Code, one or several files or
+        folders, for what tools did: events of the kinds `tool` and `file`, no messages, which
+        `importers.claude_code.load` brings. What becomes an event of what is told by `importers.issues`,
+        `importers.loops` and `importers.claude_code.events`, whose `load` each is.
+
+        Repeat it as files change: it costs what has, and records nothing twice. What cannot be understood is
+        counted with its place and stops nothing. What was sent to a `transport` as it happened is not known again.
+        `progress` gets where the present one of the three is. Raises FileNotFoundError, before anything is read.
+        """
+        from .backfill import backfill  # importers know the store
+
+        return await backfill(
+            self, issues_dir=issues_dir, loops_dir=loops_dir, transcripts=transcripts, progress=progress
+        )
 
     # -- state ---------------------------------------------------------------------------------
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from recollect import (
+    BEGINNING,
     AsyncSessionStore,
+    InvalidQuery,
     InvalidRecord,
     KeyTaken,
     SessionExists,
@@ -22,8 +24,11 @@ from recollect import (
     TurnTaken,
 )
 from recollect.engine.operation import execute
-from recollect.importers import claude_code, hermes, power_loop
+from recollect.events.given import EventRow, Recording, prepare
+from recollect.events.record import record
+from recollect.importers import claude_code, hermes, little_loops, openjarvis, power_loop
 from recollect.search.index import condemn, reset_step
+from recollect.sessions.retention import delete
 
 NOW = datetime.now(UTC)
 BETWEEN = {"since": NOW - timedelta(days=1), "until": NOW + timedelta(days=1)}
@@ -39,8 +44,12 @@ async def exercise(store: AsyncSessionStore) -> None:
     await moving(store)
     await scoped(store)
     await searches(store)
+    await watching(store)
     await imports(store)
     await other_stores(store)
+    await events(store)
+    await backfills(store)
+    await learning(store)
     await upkeep(store)
 
 
@@ -125,8 +134,8 @@ async def lineage(store: AsyncSessionStore) -> None:
     await room.state("top")
     for call in (room.set_round, room.set_pending):
         await refused(SessionNotFound, call("nobody", 1))
-    async with room.turn("top", holder="h", ttl_s=0.03) as turn:
-        await asyncio.sleep(0.05)
+    async with room.turn("top", holder="h", ttl_s=0.6) as turn:
+        await asyncio.sleep(0.25)  # by then it was renewed
         await refused(TurnTaken, _enter(room.turn("top", holder="other")))
         await store.messages.append("top", role="user", content="mine", fence=turn.fence)
         await store.messages.compact("top", note="n", fence=turn.fence)
@@ -284,6 +293,21 @@ def _event(id_: int):
     yield execute("UPDATE sequence SET last = :id", id=id_)
 
 
+async def watching(store: AsyncSessionStore) -> None:
+    """Replayed with every filter, then live."""
+    filters = [
+        {}, {"session_id": ["root", "top"]}, {"kinds": "message"}, {"kinds": ["event", "tool", "store.*", "*"]},
+        {"session_id": "root", "kinds": ["tool", "store.created"]},
+    ]  # fmt: skip
+    for scope in (store, store.scoped(user_id="u")):
+        for given in filters:
+            async with scope.watch(**given) as live, scope.watch(after=BEGINNING, **given) as replay:
+                await store.messages.append("root", role="user", content="watched")
+                await store.events.record({"kind": "tool", "session_id": "root"})
+                for watch in (live, replay):
+                    await anext(watch)
+
+
 async def imports(store: AsyncSessionStore) -> None:
     """A transcript, its fork, and what is added to it in the middle of a message."""
     with TemporaryDirectory() as folder:
@@ -318,6 +342,97 @@ async def other_stores(store: AsyncSessionStore) -> None:
                 " SELECT id, 'assistant', 'since then', started_at + 8 FROM sessions"
             )
         await hermes.load(store, copy)
+
+
+async def events(store: AsyncSessionStore) -> None:
+    """Every verb of `store.events`, of everybody and as one user; what is pruned, damaged, deleted."""
+    room = store.events
+    full = {
+        "session_id": "root", "run_id": "r", "name": "n", "action": "a", "issue_id": "i", "path": "p", "anchor": "l",
+        "text": "it happened", "at": NOW - timedelta(days=9),
+    }  # fmt: skip
+    await store.sessions.ensure("root")
+    await room.record({"kind": "noted", "dedupe_key": "k", **full})
+    await room.record_many([{"kind": "noted", "dedupe_key": "k"}, {"kind": "tool", "payload": {"result_size": 1}}])
+    own = store.scoped(user_id="u3")
+    for each in (room, own.events):
+        await each.record({"kind": "mine", "dedupe_key": "k", "session_id": "unheard-of", "text": "it happened"})
+        await each.recent("tool")
+        await each.recent("tool", limit=None)
+        await refused(InvalidQuery, each.recent("nothing"))
+        await each.kinds()
+        named = {name: full[name] for name in ("session_id", "run_id", "issue_id", "path")}
+        for filters in ({}, {**named, **BETWEEN, "kind": ["noted", "tool"]}):
+            [event async for event in each.stream(after=1, **filters)]
+    await store.sessions.create("unheard-of", user_id="u3")
+    await store.flush(index=True)
+    [hit async for hit in store.search("happened", user_id="u3")]
+    await store.sessions.ensure("has-events")
+    for key in ("gone", "pruned"):
+        await room.record({"kind": "noted", "session_id": "has-events", "text": "it happened", "dedupe_key": key})
+    await store.sessions.ensure("has-events", user_id="u3")
+    await store.write(_deleted_and_recorded_again, prepare(store._encoder, {"kind": "noted", "dedupe_key": "gone"}))
+    await room.prune(timedelta(days=8), kind="noted")
+    await store.flush(index=True)
+
+
+def _deleted_and_recorded_again(row: EventRow):
+    """In one transaction, before the keeper can erase them."""
+    yield from delete("has-events", True, None)
+    yield from record([Recording((row,))])
+
+
+async def learning(store: AsyncSessionStore) -> None:
+    """Every verb of `store.learning`, and files of the earlier one."""
+    room = store.learning
+    snapshot = {"benchmark_version": "1", "overall_score": 0.5, "task_count": 1, "elapsed_seconds": 1}
+    given = {
+        "id": "learned", "trigger": "scheduled", "status": "completed", "autonomy_mode": "auto", "started_at": NOW,
+        "diagnosis_path": "d", "plan_path": "p", "benchmark_before": snapshot, "git_checkpoint_pre": "g",
+        "edit_outcomes": [{"edit_id": "e", "status": "applied"}],
+    }  # fmt: skip
+    await refused(SessionNotFound, room.save({**given, "parent_session_id": "nobody"}))
+    await refused(SessionNotFound, room.save_outcome("nobody", {"edit_id": "e", "status": "applied"}))
+    with TemporaryDirectory() as folder:
+        for id_, parent in (("learned", None), ("learned", None), ("again", "learned"), ("again", "learned")):
+            await room.save({**given, "id": id_, "parent_session_id": parent}, edits=[{"id": "e"}], directory=folder)
+        await room.rebuild(folder)
+    await room.save({**given, "edit_outcomes": []})
+    await room.save_outcome("learned", {"edit_id": "e", "status": "skipped"}, op="set_agent_param")
+    await room.get("learned")
+    await room.list()
+    await room.list(status=["completed"], limit=1)
+    await room.outcomes()
+    texts = ("op", "pillar", "target", "risk_tier")
+    await room.outcomes("learned", status=["applied"], **{name: ["x"] for name in texts})
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, "learning.db")
+        with closing(sqlite3.connect(copy)) as there:
+            there.executescript((SAMPLES.parent / "openjarvis.sql").read_text())
+        await openjarvis.load(store, copy)
+        await openjarvis.load(store, copy)
+
+
+async def backfills(store: AsyncSessionStore) -> None:
+    """An issue that is indexed and changes, a call whose result comes later, a loop, and the earlier index."""
+    issue = "---\nstatus: open\n---\n# BUG-1: it stops\n"
+    with TemporaryDirectory() as folder:
+        places = {"issues_dir": folder, "loops_dir": folder, "transcripts": folder}
+        Path(folder, "BUG-1-it.md").write_text(issue)
+        _write(folder, "backfilled", _said("tool_use", id="t", name="Read", input={"file_path": "a.py"}))
+        await store.backfill(**places)
+        await store.flush(index=True)
+        Path(folder, "BUG-1-it.md").write_text(issue + "Now and then.\n")
+        _write(folder, "backfilled", {"type": "user", "uuid": "r", "message": {"content": RESULT}})
+        again = await store.backfill(**places)
+        assert again.amended == {"issues": 1, "tools": 1}
+        index = Path(folder, "session.db")
+        with closing(sqlite3.connect(index)) as there, there:
+            there.execute(
+                "CREATE TABLE loop_events (id INTEGER PRIMARY KEY, ts, loop_name, state, transition, retries)"
+            )
+            there.execute("INSERT INTO loop_events VALUES (1, '2026-03-01T09:00:00Z', 'l', 's', 'state_enter', 0)")
+        await little_loops.load(store, index)
 
 
 RESULT = [{"type": "tool_result", "tool_use_id": "t", "content": "out"}]

@@ -15,6 +15,7 @@ import pytest
 
 from recollect import (
     AsyncSessionStore,
+    InvalidQuery,
     InvalidRecord,
     KeyTaken,
     MessageRef,
@@ -28,6 +29,7 @@ from recollect import (
     Turn,
 )
 from recollect.engine.operation import execute, ids
+from recollect.events.room import Events
 from recollect.messages.room import Messages
 from recollect.sessions.room import Sessions
 from recollect.usage.room import Usage
@@ -51,6 +53,9 @@ async def furnish(store: AsyncSessionStore, session_id: str, user_id: str | None
     await store.messages.rewind(session_id, 5)
     await store.sessions.set_pending(session_id, {"of": session_id})
     await store.usage.record_round(session_id, round_index=1, prompt_tokens=5, model=f"{session_id} model")
+    await store.events.record(
+        {"kind": f"{session_id} kind", "session_id": session_id, "text": f"event of {session_id}"}
+    )
 
 
 @pytest.fixture
@@ -179,14 +184,22 @@ ON_A_SESSION: dict[str, Call] = {
     "usage.totals": lambda s, id: s.usage.totals(session_id=id),
     "usage.totals of a source": lambda s, id: s.usage.totals(by="source", source=f"{id} source"),
     "usage.totals of a model": lambda s, id: s.usage.totals(by="model", model=f"{id} model"),
+    "events.recent": lambda s, id: s.events.recent(f"{id} kind"),
+    "events.stream": lambda s, id: s.events.stream(session_id=id),
+    "events.stream of a kind": lambda s, id: s.events.stream(kind=f"{id} kind"),
+    "events.prune": lambda s, id: s.events.prune(datetime(2100, 1, 1, tzinfo=UTC), kind=f"{id} kind"),
     "search": lambda s, id: s.search("word", session=id),
+    "search for events": lambda s, id: s.search("event", session=id, kinds="event"),
     "search for a word": lambda s, id: s.search(f'"{id}"', limit=None),
     "search of a source": lambda s, id: s.search("word", source=f"{id} source", order="newest", with_text=True),
 }
 """calls that say which session they mean, by its id or by what is its alone"""
 
-ELSEWHERE = {"sessions.create", "sessions.ensure", "sessions.for_key", "sessions.next_title", "sessions.import_"}
-"""calls that make sessions and names: each has tests of its own below"""
+ELSEWHERE = {
+    "sessions.create", "sessions.ensure", "sessions.for_key", "sessions.next_title", "sessions.import_",
+    "events.record", "events.record_many", "events.kinds", "transport", "watch",
+}  # fmt: skip
+"""calls that make sessions and names, and those about no session: each has tests of its own below"""
 
 OTHERS = ["bob-1", "bob-2", "bob-below", "nobodys", "nobodys-below"]
 
@@ -198,21 +211,17 @@ def public(kind: type) -> set[str]:
 def test_every_public_method_is_covered():
     """A room that gets a method gets a line in the table, or this fails. And the scope has nothing but its rooms
     and search."""
-    rooms = {"sessions": Sessions, "messages": Messages, "usage": Usage}
+    rooms = {"sessions": Sessions, "messages": Messages, "usage": Usage, "events": Events}
     methods = {f"{room}.{name}" for room, kind in rooms.items() for name in public(kind)} | public(ScopedStore)
     assert methods == {name.split()[0] for name in ON_A_SESSION} | ELSEWHERE
-    assert public(ScopedStore) == {"search"}
+    assert public(ScopedStore) == {"search", "transport", "watch"}
 
 
 def test_a_scope_has_nothing_else(ann: ScopedStore):
     """No query, no read, no write, no stats: those know no users."""
     assert {name for name in dir(ann) if not name.startswith("_")} == {
-        "messages",
-        "search",
-        "sessions",
-        "usage",
-        "user_id",
-    }
+        "events", "messages", "search", "sessions", "transport", "usage", "user_id", "watch",
+    }  # fmt: skip
     assert repr(ann) == "AsyncSessionStore(':memory:').scoped(user_id='ann')"
 
 
@@ -229,8 +238,8 @@ async def test_anothers_session_is_exactly_like_one_that_does_not_exist(
         assert shown(result).replace(id, "?") == shown(unknown).replace("x" * len(id), "?")
         assert leaks(result, id) == []
         if isinstance(result, BaseException):
-            assert isinstance(result, SessionNotFound)
-            assert repr(id) in str(result), "it is named as it was called"
+            assert isinstance(result, SessionNotFound | InvalidQuery)  # the latter of kinds of events
+            assert repr(f"{id} kind" if name == "events.recent" else id) in str(result), "it is named as it was called"
         else:
             assert not result or result == await _empty(ann, name)
     assert await everything(house, "bob", None) == before
@@ -655,7 +664,10 @@ async def done(scope: ScopedStore, step: Step) -> str:
         return f"{type(result).__name__}: {result}"
     if isinstance(result, Turn):
         return f"the turn of {result.session_id}, for {result.holder}"
-    return repr(_without_numbers(msgspec.to_builtins(result, builtin_types=(datetime,))))
+    plain = _without_numbers(msgspec.to_builtins(result, builtin_types=(datetime,)))
+    if name in ("sessions.list", "sessions.stream"):  # the order is that of the seconds in which they were active
+        plain = sorted(map(repr, plain["items"] if isinstance(plain, dict) else plain))
+    return repr(plain)
 
 
 def _without_numbers(value: Any) -> Any:
@@ -694,3 +706,55 @@ async def test_nobody_can_tell_whether_there_are_others(seed: int):
     for user in ("ann", "bob"):
         for step, here, there in zip(program(user, seed), together[user], alone[user], strict=True):
             assert here == there, (user, step)
+
+
+# -- events ----------------------------------------------------------------------------------------
+
+
+async def test_events_recorded_in_a_scope_are_its_users(house: AsyncSessionStore, ann: ScopedStore):
+    """Also those that name another's session: who has that does not see them, nor learns of them."""
+    mine, forged, free = await ann.events.record_many(
+        [
+            {"kind": "note", "session_id": "ann-1"},
+            {"kind": "note", "session_id": "bob-1"},
+            {"kind": "note"},
+        ]
+    )
+    assert await ann.events.record({"kind": "note", "session_id": "nobodys"}) > free
+    assert {event.id for event in await ann.events.recent("note")} >= {mine, forged, free}
+    bob = house.scoped(user_id="bob")
+    assert "note" not in await bob.events.kinds()
+    assert [event async for event in bob.events.stream(kind="note")] == []
+    assert {event.id for event in await house.events.recent("note")} >= {mine, forged, free}
+
+
+async def test_kinds_of_events_are_ones_own(ann: ScopedStore):
+    """Kinds that only others have are not told."""
+    assert leaks(await ann.events.kinds()) == []
+    assert "ann-1 kind" in await ann.events.kinds()
+
+
+async def test_a_transport_of_a_scope_stores_for_its_user(house: AsyncSessionStore, ann: ScopedStore):
+    """Whatever session the events name."""
+    async with ann.transport() as transport:
+        transport.publish({"event": "deploy", "session_id": "bob-1"})
+        await transport.flush()
+    assert [event.session_id for event in await ann.events.recent("deploy")] == ["bob-1"]
+    assert "deploy" not in await house.scoped(user_id="bob").events.kinds()
+
+
+async def test_a_watch_of_a_scope_tells_what_is_its_users(house: AsyncSessionStore, ann: ScopedStore):
+    """Messages, events and what happens to sessions, also that they were deleted; nothing of others."""
+    async with ann.watch() as live:
+        for session_id in ("bob-1", "ann-1", "nobodys"):
+            await house.messages.append(session_id, role="user", content=f"more of {session_id}")
+            await house.events.record({"kind": "note", "session_id": session_id})
+            await house.sessions.end(session_id, f"end of {session_id}")
+            await house.sessions.delete(session_id, cascade=False)
+        seen = [await anext(live) for _ in range(4)]
+    assert [(change.kind, change.session_id) for change in seen] == [
+        ("message", "ann-1"), ("note", "ann-1"), ("store.ended", "ann-1"), ("store.deleted", "ann-1"),
+    ]  # fmt: skip
+    again = ann.watch(after=seen[2].cursor)
+    assert (await anext(again)).kind == "store.deleted", "also replayed, when nothing else of the session is left"
+    await again.aclose()

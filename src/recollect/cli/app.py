@@ -7,7 +7,22 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import delete, export, load, prune, rename, resume, search, sessions, show, stats
+from . import (
+    backfill,
+    delete,
+    events,
+    export,
+    learning,
+    load,
+    prune,
+    rename,
+    resume,
+    search,
+    sessions,
+    show,
+    stats,
+    tail,
+)
 
 app = typer.Typer(
     name="recollect",
@@ -19,8 +34,13 @@ app = typer.Typer(
     "such database or session; 2, wrong usage; 130, interrupted; 141, whoever read the output went away.",
 )
 app.add_typer(load.app)
+app.command("backfill")(backfill.backfill)
+app.add_typer(learning.app)
 app.command("search")(search.search)
 app.command("sessions")(sessions.sessions)
+app.command("events")(events.events)
+app.command("recent")(events.recent)
+app.command("tail")(tail.tail)
 app.command("show")(show.show)
 app.command("resume")(resume.resume)
 app.command("rename")(rename.rename)

@@ -42,7 +42,7 @@ def import_claude_code(
     from ..importers import claude_code  # it takes a while to load, and no other command needs it
 
     none = f"no transcripts (*.jsonl) in {path}"
-    run(_import(lambda store, show: claude_code.load(store, path, progress=show), db, json, none=none))
+    run(bring(lambda store, show: claude_code.load(store, path, progress=show), db, json, none=none))
 
 
 @app.command("hermes")
@@ -61,7 +61,7 @@ def import_hermes(
     """
     from ..importers import hermes
 
-    run(_import(lambda store, show: hermes.load(store, path, progress=show), db, json))
+    run(bring(lambda store, show: hermes.load(store, path, progress=show), db, json))
 
 
 @app.command("power-loop")
@@ -79,7 +79,45 @@ def import_power_loop(
     """
     from ..importers import power_loop
 
-    run(_import(lambda store, show: power_loop.load(store, path, progress=show), db, json))
+    run(bring(lambda store, show: power_loop.load(store, path, progress=show), db, json))
+
+
+@app.command("openjarvis")
+def import_openjarvis(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The SQLite file of learning sessions.")
+    ],
+    db: Db = None,
+    json: Json = False,
+) -> None:
+    """Import the learning sessions of OpenJarvis; makes the database if there is none.
+
+    The file is read and never changed. Repeated, it brings what is new. What cannot be imported is
+    listed with its place (the number of the row), and does not change the exit status. What only the
+    files of the sessions tell comes with `recollect learning rebuild`.
+    """
+    from ..importers import openjarvis
+
+    run(bring(lambda store, show: openjarvis.load(store, path, progress=show), db, json))
+
+
+@app.command("little-loops")
+def import_little_loops(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="Its index: .ll/session.db")
+    ],
+    db: Db = None,
+    json: Json = False,
+) -> None:
+    """Import the events of a little-loops index; makes the database if there is none.
+
+    The file is read and never changed. Repeated, it brings what is new. What cannot be imported is
+    listed with its place (the number of the row), and does not change the exit status. Issues and loops
+    tell more than their index does: see `recollect backfill`.
+    """
+    from ..importers import little_loops
+
+    run(bring(lambda store, show: little_loops.load(store, path, progress=show), db, json))
 
 
 def _readable(path: str) -> str:
@@ -103,7 +141,7 @@ def import_jsonl(
     Sessions that are there already are left alone. A line that cannot be imported is listed with its
     number, does not stop the rest, and does not change the exit status.
     """
-    run(_import(lambda store, show: _load_records(store, path, show), db, json))
+    run(bring(lambda store, show: _load_records(store, path, show), db, json))
 
 
 async def _load_records(store: AsyncSessionStore, path: str, show: Callable[[Progress], object]) -> Imported:
@@ -115,7 +153,9 @@ async def _load_records(store: AsyncSessionStore, path: str, show: Callable[[Pro
         return records.placed(await store.sessions.import_(records, progress=reached))
 
 
-async def _import(load: Load, db: str | None, json: bool, *, none: str = "nothing to import") -> None:
+async def bring(load: Load, db: str | None, json: bool, *, none: str = "nothing to import") -> None:
+    """Runs an importer on the store, which is made if there is none, and says what came of it. Raises NotThere
+    where there was no file."""
     async with AsyncSessionStore(target(db)) as store:
         with bar_of_bytes(shown=not json) as bar:
             reading = bar.add_task("reading", total=None)

@@ -9,13 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..engine.fulltext import FullText
+from ..engine.fulltext import FullText, IndexDamaged
 from ..engine.operation import Operation, Row, all, execute, many, one, tuples
-from .index import TEXT, VERSION, Lag, event_entry, read_lag, read_state, remove_entries
+from .index import (
+    EVENT_ENTRIES,
+    TEXT,
+    VERSION,
+    Lag,
+    condemn,
+    event_entry,
+    read_lag,
+    read_state,
+    remove_entries,
+    too_new,
+)
 
 ERASED_AT_ONCE = 64
 
 _ERASABLE = f"{TEXT} WHERE m.session = :session AND m.state IN (0, 1, 2, 3) LIMIT :n"
+_GONE = "SELECT session, gone_id, gone_before, user_id FROM sessions WHERE id IS NULL ORDER BY session LIMIT 1"
 _CLEARED = f"{TEXT} WHERE m.state = 3 ORDER BY m.id LIMIT :n"
 
 
@@ -24,13 +36,13 @@ def erase_chunk(fulltext: FullText) -> Operation[bool]:
     state = yield from read_state()
     if state.version > VERSION:
         return False
-    gone = yield one("SELECT session, gone_id, gone_before FROM sessions WHERE id IS NULL ORDER BY session LIMIT 1")
+    gone = yield one(_GONE)
     if gone is None:
         cleared = yield all(_CLEARED, n=ERASED_AT_ONCE, most=state.row_bytes)
         yield from _erase(fulltext, state, cleared)
         return bool(cleared)
     if gone.gone_id is not None:
-        yield from _erase_events(fulltext, gone)
+        yield from _erase_events_of(fulltext, gone)
         return True
     rows = yield all(_ERASABLE, session=gone.session, n=ERASED_AT_ONCE, most=state.row_bytes)
     if rows:
@@ -49,28 +61,45 @@ def _erase(fulltext: FullText, state: Row, rows: Sequence[Row]) -> Operation[Non
         yield many("DELETE FROM messages WHERE id = ?", [(row.id,) for row in rows])
 
 
-_EVENT_ENTRIES = """
-SELECT id, SUBSTR(text, 1, :most) AS text, LENGTH(text) AS text_size, session_id
-FROM events WHERE id IN :ids AND text IS NOT NULL"""
-
-
-def _erase_events(fulltext: FullText, gone: Row) -> Operation[None]:
+def _erase_events_of(fulltext: FullText, gone: Row) -> Operation[None]:
     """Erases some events of a deleted session with their entries; when there are no more, that is noted."""
     events = yield tuples(
-        "SELECT id FROM events WHERE session_id = :gone_id AND id < :before ORDER BY id LIMIT :n",
+        "SELECT id FROM events WHERE session_id = :gone_id AND id < :before AND (user_id IS NULL OR user_id = :user)"
+        " ORDER BY id LIMIT :n",
         gone_id=gone.gone_id,
         before=gone.gone_before,
+        user=gone.user_id,
         n=ERASED_AT_ONCE,
     )
-    if not events:
+    if events:
+        yield from _erase_events(fulltext, (yield from read_state()), [id for (id,) in events])
+    else:
         yield execute("UPDATE sessions SET gone_id = NULL WHERE session = :session", session=gone.session)
-        return
+
+
+def erase_events(fulltext: FullText, ids: Sequence[int]) -> Operation[None]:
+    """Erases events with their entries. A damaged index does not stop it: it is made anew. Raises
+    SchemaTooNew where the index is kept by a newer recollect, which knows their entries."""
     state = yield from read_state()
-    rows = yield all(_EVENT_ENTRIES, ids=[id for (id,) in events], most=state.row_bytes)
+    if state.version > VERSION and min(ids) <= state.watermark:
+        raise too_new(state.version)
+    try:
+        yield from _erase_events(fulltext, state, ids)
+    except IndexDamaged:
+        yield from condemn()
+        yield from _drop_events(ids)
+
+
+def _erase_events(fulltext: FullText, state: Row, ids: Sequence[int]) -> Operation[None]:
+    rows = yield all(EVENT_ENTRIES, ids=ids, most=state.row_bytes)
     yield from remove_entries(fulltext, state, rows, event_entry)
     if rows:
         yield from _note_erased(len(rows))
-    yield many("DELETE FROM events WHERE id = ?", events)
+    yield from _drop_events(ids)
+
+
+def _drop_events(ids: Sequence[int]) -> Operation[None]:
+    yield many("DELETE FROM events WHERE id = ?", [(id,) for id in ids])
 
 
 def _note_erased(rows: int) -> Operation[None]:

@@ -14,8 +14,9 @@ from ..encoding import moment, moment_or_none
 from ..engine.fulltext import FullText, Match, Phrase
 from ..engine.operation import Operation, Row, all, one
 from ..filters import Filter
+from ..journal import VISIBLE
 from ..models import ContextLine, Hit
-from .index import event_key, read_lag, searchable, session_key, user_key
+from .index import event_key, event_words, read_lag, searchable, session_key, user_key
 from .snippet import snippet
 
 
@@ -62,7 +63,9 @@ class Page(NamedTuple):
 
 _JOINS = """
 LEFT JOIN messages m ON m.id = {id} LEFT JOIN sessions s ON s.session = m.session
-LEFT JOIN events e ON e.id = {id} LEFT JOIN sessions x ON x.id = e.session_id"""
+LEFT JOIN events e ON e.id = {id}
+LEFT JOIN sessions x ON x.id = e.session_id AND (e.user_id IS NULL OR e.user_id = x.user_id)"""
+# An event that one user recorded of another's session tells nothing of that session.
 
 
 def _from(search: Search, where: str) -> str:
@@ -89,9 +92,10 @@ def _session_keys(sessions: list[str]) -> Operation[list[str]]:
 
 def _user_keys(users: list[str]) -> Operation[list[str]]:
     late = yield all(
-        "SELECT session FROM sessions WHERE user_id IN :users AND user_late = 1 AND id IS NOT NULL", users=users
+        "SELECT session, id FROM sessions WHERE user_id IN :users AND user_late = 1 AND id IS NOT NULL", users=users
     )
-    return [user_key(user) for user in users] + [session_key(row.session) for row in late]
+    keys = [user_key(user) for user in users]
+    return keys + [key for row in late for key in (session_key(row.session), event_key(row.id))]
 
 
 def find_by_time(search: Search, top: int | None, after: int | None, n: int, patient: bool) -> Operation[Page | Behind]:
@@ -202,11 +206,11 @@ SELECT m.id, m.session, m.seq, m.position, m.state, m.role, m.name, m.content, m
 FROM messages m JOIN sessions s ON s.session = m.session
 WHERE m.id IN :ids AND m.state IN (0, 1, 2) AND s.id IS NOT NULL"""
 
-_EVENTS = """
-SELECT e.id, e.at, e.session_id, e.name, e.issue_id, e.path, e.anchor, e.text,
-  s.user_id, s.source, s.model, s.created_at AS started
-FROM events e LEFT JOIN sessions s ON s.id = e.session_id WHERE e.id IN :ids
-  AND NOT EXISTS (SELECT 1 FROM sessions g WHERE g.gone_id = e.session_id AND e.id < g.gone_before)"""
+_EVENTS = f"""
+SELECT e.id, e.at, e.session_id, e.name, e.action, e.issue_id, e.path, e.anchor, e.text,
+  COALESCE(e.user_id, s.user_id) AS user_id, s.source, s.model, s.created_at AS started
+FROM events e LEFT JOIN sessions s ON s.id = e.session_id AND (e.user_id IS NULL OR e.user_id = s.user_id)
+WHERE e.id IN :ids AND {VISIBLE}"""
 
 
 def _hits(search: Search, ranked: Ranked, cursor: Any) -> Operation[list[Hit]]:
@@ -252,10 +256,11 @@ def _message_hit(search: Search, row: Row, score: float, context: list[ContextLi
 
 
 def _event_hit(search: Search, row: Row, score: float, cursor: str) -> Hit:
+    text = event_words(row)
     return Hit(
         "event", row.id, row.session_id, None, None, row.name, row.issue_id or row.path or row.name, row.anchor,
-        snippet(row.text or "", search.phrases, tokens=search.tokens, marks=search.marks),
-        row.text if search.with_text else None, score, moment(row.at), row.source, row.model,
+        snippet(text, search.phrases, tokens=search.tokens, marks=search.marks),
+        text if search.with_text else None, score, moment(row.at), row.source, row.model,
         moment_or_none(row.started), [], cursor,
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from ..engine.fulltext import FullText, IndexDamaged
 from ..engine.operation import Operation, Row, all, execute, one
 from ..errors import SchemaTooNew
+from ..journal import OTHERS
 from .calls import texts_of_calls
 from .segment import VERSION, segment
 
@@ -99,6 +100,11 @@ def searchable(content: str | None, tool_calls: str | None) -> str:
     return "\n".join(filter(None, (content, *texts_of_calls(tool_calls))))
 
 
+def event_words(row: Row) -> str:
+    """The words of an event: its text, and what it is about."""
+    return "\n".join(filter(None, (row.name, row.action, row.issue_id, row.path, row.text)))
+
+
 def message_keys(session: int, user_id: str | None, user_late: int) -> str:
     """The scopes of a message. A user that was filled in late is left out: what was indexed before
     lacks it too, and searches look for such sessions by themselves."""
@@ -116,6 +122,12 @@ def session_key(session: int) -> str:
 def user_key(user_id: str) -> str:
     """The key of a user's messages."""
     return "u" + _digest(user_id)
+
+
+def event_keys(session_id: str | None, user_id: str | None) -> str:
+    """The scopes of an event. Its user is that of the time when it was recorded, so that it stays."""
+    keys = (session_id and event_key(session_id), user_id and user_key(user_id))
+    return " ".join(filter(None, keys))
 
 
 @lru_cache(maxsize=4096)
@@ -148,8 +160,8 @@ def _message_entry(row: Row, most: int) -> Entry:
 
 def event_entry(row: Row, most: int) -> Entry:
     """What the index has of an event."""
-    keys = "" if row.session_id is None else event_key(row.session_id)
-    return _entry(row.id, row.text, keys, most, max(0, row.text_size - most))
+    beyond = max(0, (row.text_size or 0) - most)
+    return _entry(row.id, event_words(row), event_keys(row.session_id, row.user_id), most, beyond)
 
 
 def _entry(id: int, text: str, keys: str, most: int, beyond: int) -> Entry:
@@ -177,9 +189,16 @@ FROM messages m JOIN sessions s ON s.session = m.session"""
 
 _MESSAGES = f"{TEXT} WHERE m.id > :after ORDER BY m.id LIMIT :n"
 
-_EVENTS = """
-SELECT id, SUBSTR(text, 1, :most) AS text, LENGTH(text) AS text_size, session_id
-FROM events WHERE id > :after AND text IS NOT NULL ORDER BY id LIMIT :n"""
+_EVENT_TEXT = """
+SELECT id, name, action, issue_id, path, SUBSTR(text, 1, :most) AS text, LENGTH(text) AS text_size, session_id, user_id
+FROM events"""
+"""what an entry of an event is made of"""
+
+# What happens to sessions has no words to be found by.
+_EVENTS = f"{_EVENT_TEXT} WHERE id > :after AND {OTHERS} ORDER BY id LIMIT :n"
+
+EVENT_ENTRIES = f"{_EVENT_TEXT} WHERE id IN :ids AND {OTHERS}"
+"""what entries of these events are made of"""
 
 
 class Indexed(NamedTuple):
@@ -294,27 +313,30 @@ def _indexed(rows: Sequence[Row], state: Row, as_entry: AsEntry = _message_entry
 _ENTRIES = f"{TEXT} WHERE m.id IN :ids"
 
 
-def reworded(fulltext: FullText, ids: Sequence[int], change: Operation[None]) -> Operation[None]:
-    """Runs `change`, which gives these messages other words; those that are indexed change with it. A
-    damaged index does not stop it: it is made anew. Raises SchemaTooNew before anything is changed."""
+def reworded(
+    fulltext: FullText,
+    ids: Sequence[int],
+    change: Operation[None],
+    texts: str = _ENTRIES,
+    as_entry: AsEntry = _message_entry,
+) -> Operation[None]:
+    """Runs `change`, which gives these messages (or what `texts` fetches) other words; those that are indexed
+    change with it. A damaged index does not stop it: it is made anew. Raises SchemaTooNew before anything is
+    changed."""
     state = yield from read_state()
     if state.version > VERSION and min(ids) <= state.watermark:
         raise too_new(state.version)
     try:
-        yield from remove_entries(fulltext, state, (yield from _texts_of(ids, state)))
+        yield from remove_entries(fulltext, state, (yield all(texts, ids=ids, most=state.row_bytes)), as_entry)
         yield from change
-        yield from _restore_entries(fulltext, state, (yield from _texts_of(ids, state)))
+        yield from _restore_entries(fulltext, state, (yield all(texts, ids=ids, most=state.row_bytes)), as_entry)
     except IndexDamaged:
         yield from condemn()
         yield from change  # where it is done already, this does nothing
 
 
-def _texts_of(ids: Sequence[int], state: Row) -> Operation[list[Row]]:
-    return (yield all(_ENTRIES, ids=ids, most=state.row_bytes))
-
-
-def _restore_entries(fulltext: FullText, state: Row, rows: Sequence[Row]) -> Operation[None]:
-    found = list(_indexed(rows, state))
+def _restore_entries(fulltext: FullText, state: Row, rows: Sequence[Row], as_entry: AsEntry) -> Operation[None]:
+    found = list(_indexed(rows, state, as_entry))
     if found and state.version == VERSION:
         yield fulltext.insert(found)
 

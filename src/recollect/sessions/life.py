@@ -9,7 +9,7 @@ from ..access import locked
 from ..encoding import now, second
 from ..engine.operation import Operation, Row, execute, ids, lock, one
 from ..errors import KeyTaken, SessionExists
-from ..journal import happened, record_event
+from ..journal import happened, has_events, record_event
 from ..models import Session
 from .change import change, set_texts
 from .lineage import adopt, placed
@@ -51,9 +51,9 @@ def create(new: NewSession, deepest: int) -> Operation[Session]:
 
 _INSERT = """
 INSERT INTO sessions (session, id, kind, source, user_id, key, model, title, parent, relation, lifecycle,
-  spawn_depth, spawn_tool_call_id, created_at, updated_at, last_active_at, activity)
+  spawn_depth, spawn_tool_call_id, created_at, updated_at, last_active_at, activity, user_late)
 VALUES (:session, :id, :kind, :source, :user_id, :key, :model, :title, :parent, :relation, :lifecycle,
-  :spawn_depth, :spawn_tool_call_id, :created_at, :created_at, :created_at, :activity)"""
+  :spawn_depth, :spawn_tool_call_id, :created_at, :created_at, :created_at, :activity, :user_late)"""
 
 
 def insert(new: NewSession, deepest: int) -> Operation[int]:
@@ -66,8 +66,9 @@ def insert(new: NewSession, deepest: int) -> Operation[int]:
     parent, depth = yield from placed(new.parent_id, new.relation, deepest, new.within)
     row = {name: value for name, value in new._asdict().items() if name not in (*TEXTS, "parent_id", "within")}
     kind = "subagent" if new.relation == "spawn" else "root"
-    activity = second(new.created_at)
-    yield execute(_INSERT, session=session, kind=kind, parent=parent, spawn_depth=depth, activity=activity, **row)
+    row["activity"] = second(new.created_at)
+    row["user_late"] = 0 if new.user_id is None else int((yield from has_events(new.id)))
+    yield execute(_INSERT, session=session, kind=kind, parent=parent, spawn_depth=depth, **row)
     texts = {name: value for name in TEXTS if (value := getattr(new, name)) is not None}
     if texts:
         yield from set_texts(session, texts)
@@ -133,12 +134,14 @@ def _fill(row: Row, new: NewSession) -> Operation[None]:
     }
     if row.source == UNKNOWN_SOURCE and new.source != UNKNOWN_SOURCE:
         lacking["source"] = new.source
-    if "user_id" in lacking and row.next_seq > 1:
-        lacking["user_late"] = 1  # its messages are indexed without the user: searches look for the session
+    if "user_id" in lacking and (row.next_seq > 1 or (yield from has_events(new.id))):
+        lacking["user_late"] = 1  # what is indexed of it is without the user: searches look for the session
     yield from _leave_out_taken(row, new.id, lacking)
     texts = {name: given[name] for name in TEXTS if getattr(row, name) is None and given[name] is not None}
     if lacking:
         yield from change(row.session, lacking)
+    if "title" in lacking:
+        yield from happened("store.titled", new.id, lacking["title"])
     if texts:
         yield from set_texts(row.session, texts)
 

@@ -152,11 +152,86 @@ CREATE TABLE events (
   anchor TEXT COLLATE "C",
   text TEXT COLLATE "C",                            -- searchable
   payload TEXT COLLATE "C",
-  dedupe_key TEXT COLLATE "C"
+  dedupe_key TEXT COLLATE "C",
+  user_id TEXT COLLATE "C",                         -- whose its session was when it was recorded
+  scope TEXT COLLATE "C" NOT NULL DEFAULT '',         -- the user it was recorded for: each has dedupe keys of his own
+  -- of the kinds with a type of their own, also in the payload; flags are 0 and 1
+  args_hash TEXT COLLATE "C",
+  result_size BIGINT,
+  bytes_in BIGINT,
+  bytes_out BIGINT,
+  cache_hit BIGINT,
+  git_sha TEXT COLLATE "C",
+  discovered_by TEXT COLLATE "C",
+  state TEXT COLLATE "C",
+  retries BIGINT,
+  source TEXT COLLATE "C"
 );
 CREATE INDEX events_kind ON events (kind, id);
 CREATE INDEX events_session ON events (session_id, id) WHERE session_id IS NOT NULL;
-CREATE UNIQUE INDEX events_dedupe ON events (dedupe_key) WHERE dedupe_key IS NOT NULL;
+CREATE INDEX events_run ON events (run_id, id) WHERE run_id IS NOT NULL;
+CREATE INDEX events_issue ON events (issue_id, id) WHERE issue_id IS NOT NULL;
+CREATE INDEX events_path ON events (path, id) WHERE path IS NOT NULL;
+CREATE UNIQUE INDEX events_dedupe ON events (dedupe_key, scope) WHERE dedupe_key IS NOT NULL;
+
+-- what each kind with a type of its own has
+CREATE VIEW tool_events AS
+SELECT id, at, session_id, run_id, action, path, name AS tool_name, args_hash, result_size, bytes_in, bytes_out,
+  cache_hit
+FROM events WHERE kind = 'tool';
+CREATE VIEW file_events AS
+SELECT id, at, session_id, run_id, name AS tool_name, path, action AS op, issue_id, git_sha
+FROM events WHERE kind = 'file';
+CREATE VIEW issue_events AS
+SELECT id, at, session_id, run_id, path, name AS title, issue_id, action AS transition, discovered_by
+FROM events WHERE kind = 'issue';
+CREATE VIEW loop_events AS
+SELECT id, at, session_id, run_id, issue_id, name AS loop_name, state, action AS transition, retries
+FROM events WHERE kind = 'loop';
+CREATE VIEW user_corrections AS
+SELECT id, at, session_id, run_id, text AS content, source
+FROM events WHERE kind = 'correction';
+
+-- an index of the `session.json` files, which are the truth; times as they were written, beside the instants
+CREATE TABLE learning_sessions (
+  id TEXT COLLATE "C" PRIMARY KEY,
+  parent_session_id TEXT COLLATE "C",
+  trigger_kind TEXT COLLATE "C" NOT NULL,
+  trigger_metadata TEXT COLLATE "C" NOT NULL,
+  status TEXT COLLATE "C" NOT NULL,
+  autonomy_mode TEXT COLLATE "C" NOT NULL,
+  started_at TEXT COLLATE "C" NOT NULL,
+  started_instant BIGINT NOT NULL,      -- microseconds UTC
+  ended_at TEXT COLLATE "C",
+  diagnosis_path TEXT COLLATE "C" NOT NULL,
+  plan_path TEXT COLLATE "C" NOT NULL,
+  benchmark_before TEXT COLLATE "C" NOT NULL,
+  benchmark_after TEXT COLLATE "C",
+  git_checkpoint_pre TEXT COLLATE "C" NOT NULL,
+  git_checkpoint_post TEXT COLLATE "C",
+  teacher_cost_usd DOUBLE PRECISION NOT NULL,
+  error TEXT COLLATE "C"
+);
+CREATE INDEX learning_sessions_started ON learning_sessions (started_instant, id);
+CREATE INDEX learning_sessions_status ON learning_sessions (status, started_instant, id);
+
+CREATE TABLE edit_outcomes (
+  id BIGINT PRIMARY KEY,
+  session_id TEXT COLLATE "C" NOT NULL REFERENCES learning_sessions (id),
+  edit_id TEXT COLLATE "C" NOT NULL,
+  pillar TEXT COLLATE "C",
+  op TEXT COLLATE "C",
+  target TEXT COLLATE "C",
+  risk_tier TEXT COLLATE "C",
+  status TEXT COLLATE "C" NOT NULL,
+  benchmark_delta DOUBLE PRECISION,
+  cluster_deltas TEXT COLLATE "C" NOT NULL,
+  rationale TEXT COLLATE "C" NOT NULL,
+  error TEXT COLLATE "C",
+  applied_at TEXT COLLATE "C",
+  UNIQUE (session_id, edit_id)
+);
+CREATE INDEX edit_outcomes_op ON edit_outcomes (op, id);
 
 CREATE TABLE leases (
   session BIGINT PRIMARY KEY REFERENCES sessions (session),

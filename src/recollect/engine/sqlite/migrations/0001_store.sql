@@ -152,11 +152,86 @@ CREATE TABLE events (
   anchor TEXT,
   text TEXT,                            -- searchable
   payload TEXT,
-  dedupe_key TEXT
+  dedupe_key TEXT,
+  user_id TEXT,                         -- whose its session was when it was recorded
+  scope TEXT NOT NULL DEFAULT '',         -- the user it was recorded for: each has dedupe keys of his own
+  -- of the kinds with a type of their own, also in the payload; flags are 0 and 1
+  args_hash TEXT,
+  result_size INTEGER,
+  bytes_in INTEGER,
+  bytes_out INTEGER,
+  cache_hit INTEGER,
+  git_sha TEXT,
+  discovered_by TEXT,
+  state TEXT,
+  retries INTEGER,
+  source TEXT
 );
 CREATE INDEX events_kind ON events (kind, id);
 CREATE INDEX events_session ON events (session_id, id) WHERE session_id IS NOT NULL;
-CREATE UNIQUE INDEX events_dedupe ON events (dedupe_key) WHERE dedupe_key IS NOT NULL;
+CREATE INDEX events_run ON events (run_id, id) WHERE run_id IS NOT NULL;
+CREATE INDEX events_issue ON events (issue_id, id) WHERE issue_id IS NOT NULL;
+CREATE INDEX events_path ON events (path, id) WHERE path IS NOT NULL;
+CREATE UNIQUE INDEX events_dedupe ON events (dedupe_key, scope) WHERE dedupe_key IS NOT NULL;
+
+-- what each kind with a type of its own has
+CREATE VIEW tool_events AS
+SELECT id, at, session_id, run_id, action, path, name AS tool_name, args_hash, result_size, bytes_in, bytes_out,
+  cache_hit
+FROM events WHERE kind = 'tool';
+CREATE VIEW file_events AS
+SELECT id, at, session_id, run_id, name AS tool_name, path, action AS op, issue_id, git_sha
+FROM events WHERE kind = 'file';
+CREATE VIEW issue_events AS
+SELECT id, at, session_id, run_id, path, name AS title, issue_id, action AS transition, discovered_by
+FROM events WHERE kind = 'issue';
+CREATE VIEW loop_events AS
+SELECT id, at, session_id, run_id, issue_id, name AS loop_name, state, action AS transition, retries
+FROM events WHERE kind = 'loop';
+CREATE VIEW user_corrections AS
+SELECT id, at, session_id, run_id, text AS content, source
+FROM events WHERE kind = 'correction';
+
+-- an index of the `session.json` files, which are the truth; times as they were written, beside the instants
+CREATE TABLE learning_sessions (
+  id TEXT PRIMARY KEY,
+  parent_session_id TEXT,
+  trigger_kind TEXT NOT NULL,
+  trigger_metadata TEXT NOT NULL,
+  status TEXT NOT NULL,
+  autonomy_mode TEXT NOT NULL,
+  started_at TEXT NOT NULL,
+  started_instant INTEGER NOT NULL,      -- microseconds UTC
+  ended_at TEXT,
+  diagnosis_path TEXT NOT NULL,
+  plan_path TEXT NOT NULL,
+  benchmark_before TEXT NOT NULL,
+  benchmark_after TEXT,
+  git_checkpoint_pre TEXT NOT NULL,
+  git_checkpoint_post TEXT,
+  teacher_cost_usd REAL NOT NULL,
+  error TEXT
+);
+CREATE INDEX learning_sessions_started ON learning_sessions (started_instant, id);
+CREATE INDEX learning_sessions_status ON learning_sessions (status, started_instant, id);
+
+CREATE TABLE edit_outcomes (
+  id INTEGER PRIMARY KEY,
+  session_id TEXT NOT NULL REFERENCES learning_sessions (id),
+  edit_id TEXT NOT NULL,
+  pillar TEXT,
+  op TEXT,
+  target TEXT,
+  risk_tier TEXT,
+  status TEXT NOT NULL,
+  benchmark_delta REAL,
+  cluster_deltas TEXT NOT NULL,
+  rationale TEXT NOT NULL,
+  error TEXT,
+  applied_at TEXT,
+  UNIQUE (session_id, edit_id)
+);
+CREATE INDEX edit_outcomes_op ON edit_outcomes (op, id);
 
 CREATE TABLE leases (
   session INTEGER PRIMARY KEY REFERENCES sessions (session),

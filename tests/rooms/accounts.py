@@ -1,0 +1,48 @@
+"""What a transport and its store say became of events, put side by side."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from recollect import AsyncSessionStore, EventTransport, TransportStatistics, Unwritten
+
+GAP = "transport.gap"
+
+
+def check_sums(statistics: TransportStatistics) -> None:
+    """Every event is counted in exactly one place."""
+    s = statistics
+    assert s.published == s.filtered + s.late + s.accepted, s
+    assert s.accepted == s.written + s.skipped + s.dropped + s.rejected + s.unwritten + s.waiting, s
+
+
+async def lost_in(store: AsyncSessionStore) -> int:
+    """How many losses the gap records tell of."""
+    return sum([event.payload["lost"] async for event in store.events.stream(kind=GAP)])
+
+
+async def check_books(store: AsyncSessionStore, transport: EventTransport, unwritten: Unwritten | None = None) -> None:
+    """The sums are exact, the gap records tell of each loss once, and what is called written is in the store."""
+    s = transport.statistics()
+    check_sums(s)
+    untold = unwritten.untold if unwritten else 0
+    assert await lost_in(store) + untold == s.dropped + s.rejected, s
+    kinds = await store.query("SELECT kind, COUNT(*) FROM events WHERE kind NOT LIKE 'store.%' GROUP BY kind")
+    counted = dict(map(tuple, kinds))
+    assert counted.pop(GAP, 0) == s.gaps
+    assert sum(counted.values()) == s.written, s
+    if unwritten is not None:
+        assert (s.waiting, s.unwritten) == (0, unwritten.events), s
+
+
+def outside(path: Path) -> list[dict]:
+    """The payloads of all that was published, in the order of recording, as another process finds them."""
+    with closing(sqlite3.connect(path)) as db:
+        rows = db.execute(
+            "SELECT payload FROM events WHERE kind <> ? AND kind NOT LIKE 'store.%' ORDER BY id", (GAP,)
+        ).fetchall()
+    return [msgspec.json.decode(row[0]) for row in rows]
