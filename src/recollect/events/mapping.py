@@ -187,18 +187,31 @@ def _at(given: Mapping[str, Any]) -> datetime | None:
     offset it is UTC."""
     for name in ("ts", "timestamp", "at"):
         value = given.get(name)
-        try:
-            if isinstance(value, str):
-                at = datetime.fromisoformat(value)
-                at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-            elif isinstance(value, int | float) and not isinstance(value, bool):
-                at = datetime.fromtimestamp(value / 1000 if value >= _MILLISECONDS else value, UTC)
-            else:
-                continue
-        except (ValueError, OverflowError, OSError):
-            continue
-        return at if at >= EPOCH else None
+        if at := _from_number(value) if isinstance(value, int | float) else time_of(value):
+            return at
     return None
+
+
+def time_of(value: Any) -> datetime | None:
+    """An ISO 8601 date or time, UTC unless it says; None for anything else, and before 1970."""
+    if not isinstance(value, str):
+        return None
+    try:
+        at = datetime.fromisoformat(value.strip())
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return at if at >= EPOCH else None
+
+
+def _from_number(value: float) -> datetime | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        at = datetime.fromtimestamp(value / 1000 if value >= _MILLISECONDS else value, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return at if at >= EPOCH else None
 
 
 _MILLISECONDS = 100_000_000_000

@@ -21,7 +21,7 @@ from ..store import AsyncSessionStore
 from .cursor import Cursor, Kept, identity, read_cursors, tail_hash
 from .event_chunk import EventChunk, Landed, Piece, load_events
 from .event_lines import EventLines
-from .source import Progress, SourceFile, Tally
+from .source import Progress, SourceFile, Tally, open_file
 
 _AT_ONCE = 256
 """files whose cursors are read in one hop"""
@@ -190,7 +190,7 @@ def _read_one(
 ) -> int:  # fmt: skip
     """Adds what a file holds, and its cursor, to the chunk; its bytes. One that holds nothing is not read again
     until it has changed."""
-    with open(file.path, "rb") as opened:
+    with open_file(file.path) as opened:
         stat = os.fstat(opened.fileno())
         text = opened.read(encoder.row_bytes + 1)
         reading = Reading([])

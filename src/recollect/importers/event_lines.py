@@ -6,18 +6,19 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from datetime import UTC, datetime
 from typing import Any, BinaryIO, ClassVar, NoReturn
 
 import msgspec
 
-from ..encoding import EPOCH, decode_json
+from ..encoding import Encoder, decode_json
 from ..errors import InvalidRecord
+from ..events.given import prepare
+from ..events.typed import Recordable
 from ..reports import Rejection
 from .cursor import Cursor, Kept, identity, tail_hash
 from .event_chunk import Answer, EventChunk, Piece
 from .lines import Line, LineReader
-from .source import SourceFile
+from .source import SourceFile, open_file
 
 CHUNK_BYTES = 1024 * 1024
 """of lines read at once, and written in one transaction"""
@@ -29,9 +30,10 @@ class EventLines(ABC):
     importer: ClassVar[str]
     version: ClassVar[int]
 
-    def __init__(self, file: SourceFile, cursor: Cursor | None) -> None:
+    def __init__(self, file: SourceFile, cursor: Cursor | None, encoder: Encoder) -> None:
         self.path = file.path
-        self._file: BinaryIO = open(file.path, "rb")  # noqa: SIM115 -- `close` closes it
+        self._encoder = encoder
+        self._file: BinaryIO = open_file(file.path)
         try:
             self.stat = os.fstat(self._file.fileno())
             goes_on = cursor is not None and cursor.continues(self._file) and self.restore(cursor.kept.own)
@@ -87,6 +89,13 @@ class EventLines(ABC):
             skipped=self.skipped,
             rejected=self._rejected,
         )
+
+    def add(self, kind: str, event: Recordable, line: int) -> None:
+        """An event of that line, which has a dedupe key; counted as `kind`, also where it cannot be imported."""
+        try:
+            self.pieces.append(Piece(kind, prepare(self._encoder, event)))
+        except InvalidRecord as error:
+            self.reject(kind, line, str(error))
 
     def reject(self, kind: str, line: int, reason: str) -> None:
         """Counts what cannot be imported."""
@@ -149,13 +158,6 @@ def _is_whole(line: bytes) -> bool:
         return False
 
 
-def time_of(value: Any) -> datetime | None:
-    """An ISO 8601 date or time, UTC unless it says; None for anything else, and before 1970."""
-    if not isinstance(value, str):
-        return None
-    try:
-        at = datetime.fromisoformat(value.strip())
-        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-    return at if at >= EPOCH else None
+def changed_at(stat: os.stat_result) -> int:
+    """When a file was changed, milliseconds UTC: the time of what does not say its own."""
+    return max(0, stat.st_mtime_ns // 1_000_000)

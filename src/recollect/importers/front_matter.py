@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 YAML_BYTES = 64 * 1024
-"""of a block that a YAML parser is given; a longer one is read line by line"""
+"""of the blocks of a file that a YAML parser is given, which is slow; what is more is read line by line"""
 
 _FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
 _RULE = re.compile(r"(?:---|\.\.\.)\s*$")

@@ -27,21 +27,22 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 from anyio import to_thread
 
-from ..encoding import Encoder, texts
+from ..encoding import Encoder, moment, texts
 from ..errors import InvalidRecord
 from ..events.given import prepare
+from ..events.mapping import time_of
 from ..events.typed import FileEvent, IssueEvent
 from ..reports import Imported, Rejection
 from ..store import AsyncSessionStore
 from .event_chunk import Mode, Piece
 from .event_files import EventSource, Reading, Whole, load_files
-from .event_lines import time_of
+from .event_lines import changed_at
 from .front_matter import Document, outside_of_code, parse, require_yaml
 from .mentions import files_named
 from .source import Progress, SourceFile, find_files
@@ -152,7 +153,6 @@ class _Reader:
         transition = hashlib.blake2b("\x00".join(known_by).encode(errors="replace"), digest_size=12).hexdigest()
         again = told.reach(transition)
         # What it was before has its date already, and so no date of its own.
-        changed_at = datetime.fromtimestamp(max(0, whole.stat.st_mtime), UTC)
         event = IssueEvent(
             issue_id=issue.id,
             transition=issue.status,
@@ -162,7 +162,7 @@ class _Reader:
             anchor=whole.file.path,
             text=f"{_words(document, issue)}\n\n{document.body.strip()}",
             payload=_payload(document, issue),
-            at=changed_at if again or issue.at is None else issue.at,
+            at=moment(changed_at(whole.stat)) if again or issue.at is None else issue.at,
             dedupe_key=f"issue:{transition}" + (f":{again}" if again else ""),
         )
         named = [Piece("files", prepare(encoder, each.event())) for each in _mentions(document, event)]

@@ -33,13 +33,14 @@ from ..engine import Engine
 from ..engine.writer import Lane
 from ..errors import InvalidRecord, NotAStore
 from ..events.given import prepare
+from ..events.mapping import time_of
 from ..events.typed import Correction, FileEvent, IssueEvent, LoopEvent, ToolEvent, TypedEvent
 from ..reports import Imported, Rejection
 from ..store import AsyncSessionStore
 from .cursor import Cursor, Kept, identity, read_cursors
 from .database import ForeignDatabase
 from .event_chunk import EventChunk, Landed, Piece, load_events
-from .event_lines import time_of
+from .event_lines import changed_at
 from .source import Progress, SourceFile, Tally
 
 IMPORTER = "little_loops"
@@ -226,7 +227,7 @@ class _Run:
     def _time(self, row: Fields) -> datetime:
         at = instant(time_of(row["ts"]), "ts")
         self._at = self._at if at is None else at
-        return moment(int(max(0, self._file.stat.st_mtime) * 1000) if self._at is None else self._at)
+        return moment(changed_at(self._file.stat) if self._at is None else self._at)
 
     def _cursor(self, reached: _Reached) -> Cursor:
         device, inode = identity(self._file.stat)

@@ -22,7 +22,6 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,17 +30,17 @@ from anyio import to_thread
 from ..encoding import Encoder, instant, moment, texts
 from ..errors import InvalidRecord
 from ..events.given import prepare
-from ..events.mapping import NOISE, issue_of, map_loop_event
+from ..events.mapping import NOISE, issue_of, map_loop_event, time_of
 from ..events.names import matcher
-from ..events.typed import Event, LoopEvent
+from ..events.typed import LoopEvent
 from ..reports import Imported, Rejection
 from ..store import AsyncSessionStore
 from .cursor import Cursor
 from .event_chunk import Mode, Piece
 from .event_files import EventSource, Reading, Whole, load_files
-from .event_lines import EventLines, decode_object, time_of
+from .event_lines import EventLines, changed_at, decode_object
 from .lines import Line
-from .source import Progress, SourceFile, find_files
+from .source import Progress, SourceFile, find_files, open_file
 
 IMPORTER = "loops"
 VERSION = 1
@@ -161,17 +160,13 @@ def _read_state(whole: Whole, encoder: Encoder) -> Reading:
         state=now,
         issue_id=encoder.text(issue_of(state), "issue_id"),
         run_id=encoder.text(run.id, "run_id"),
-        at=at or _changed(whole.stat),
+        at=at or moment(changed_at(whole.stat)),
         anchor=whole.file.path,
         text="\n".join(said) or None,
         payload=state,
         dedupe_key=_key(run.id, "state"),
     )
     return Reading([Piece(KIND, prepare(encoder, event.event()), Mode.LATEST)])
-
-
-def _changed(stat: os.stat_result) -> datetime:
-    return datetime.fromtimestamp(max(0, stat.st_mtime), UTC)
 
 
 # -- events ----------------------------------------------------------------------------------------
@@ -193,9 +188,8 @@ class LoopLog(EventLines):
     version = VERSION
 
     def __init__(self, file: SourceFile, cursor: Cursor | None, encoder: Encoder) -> None:
-        self._encoder = encoder
         self._known = _Known()
-        super().__init__(file, cursor)
+        super().__init__(file, cursor, encoder)
         if self._known.run_id is None:
             run = run_of(self.path, _state_beside(self.path, encoder.row_bytes))
             self._known.run_id, self._known.loop = encoder.text(run.id, "run_id"), encoder.text(run.loop, "loop")
@@ -225,25 +219,19 @@ class LoopLog(EventLines):
         run_id = event.run_id or known.run_id or ""
         event = msgspec.structs.replace(
             event,
-            at=event.at or (_changed(self.stat) if known.at is None else moment(known.at)),
+            at=event.at or moment(changed_at(self.stat) if known.at is None else known.at),
             name=(event.name or known.loop) if event.kind == "loop" else event.name,
             run_id=run_id or None,
             anchor=f"{self.path}:{line.number}",
             dedupe_key=_key(run_id, line.number, line.text.decode(errors="replace")),
         )
-        self._add(event, line.number)
-
-    def _add(self, event: Event, number: int) -> None:
-        try:
-            self.pieces.append(Piece(KIND, prepare(self._encoder, event)))
-        except InvalidRecord as error:
-            self.reject(KIND, number, str(error))
+        self.add(KIND, event, line.number)
 
 
 def _state_beside(path: str, most: int) -> dict[str, Any] | None:
     """The state of the run whose events the file has."""
     for name in _names_beside(path):
-        with suppress(OSError, InvalidRecord), open(name, "rb") as file:
+        with suppress(OSError, InvalidRecord), open_file(name) as file:
             return decode_object(file.read(most))
     return None
 

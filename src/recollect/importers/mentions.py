@@ -15,6 +15,9 @@ MOST = 128
 LONGEST = 256
 """characters of a path"""
 
+_LINE_MOST = 16_384
+"""characters of a line that are looked at: nothing else in the process runs until a line is searched"""
+
 # Nothing that may stand in a path stands before it, so each is tried from its beginning only.
 _PATH = re.compile(
     r"(?<![\w/.:~$@%+=<>{}\\-])(?!(?<=\*)/)(?:\./)?"
@@ -32,7 +35,7 @@ def files_named(lines: Iterable[str]) -> list[str]:
     """The files that these lines name, each once, in the order in which they come."""
     named: dict[str, None] = {}
     for line in lines:
-        for found in _PATH.finditer(line):
+        for found in _PATH.finditer(line[:_LINE_MOST]):
             if len(named) == MOST:
                 break
             path = found[1]

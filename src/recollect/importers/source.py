@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ..reports import REMEMBERED, Imported, Rejection
 from .chunk import Chunk, Landed
@@ -92,6 +94,19 @@ class Tally:
         )
 
 
+def open_file(path: str) -> BinaryIO:
+    """The file, to be read. Raises OSError, also for a pipe or a device: they have no end, and may let one wait."""
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 -- whoever asked closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "Not a file", path)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def find_files(path: str, suffix: str) -> tuple[list[SourceFile], list[Rejection]]:
     """The file, or every file below the folder with that suffix, by path; and what cannot be read.
 
@@ -117,10 +132,10 @@ def _folders(top: str, unreadable: list[Rejection]) -> Iterator[list[os.DirEntry
     while waiting:
         folder = waiting.pop()
         try:
-            stat = os.stat(folder)
-            if (stat.st_dev, stat.st_ino) in entered:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in entered:
                 continue
-            entered.add((stat.st_dev, stat.st_ino))
+            entered.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 listed = list(entries)
         except OSError as error:

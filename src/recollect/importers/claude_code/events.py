@@ -25,14 +25,14 @@ from anyio import to_thread
 
 from ...encoding import Encoder, instant, moment
 from ...errors import InvalidRecord
-from ...events.given import prepare
+from ...events.mapping import time_of
 from ...events.typed import FileEvent, ToolEvent
 from ...reports import Imported
 from ...store import AsyncSessionStore
 from ..cursor import Cursor
-from ..event_chunk import Answer, Piece
+from ..event_chunk import Answer
 from ..event_files import EventSource, load_files
-from ..event_lines import EventLines, time_of
+from ..event_lines import EventLines, changed_at
 from ..lines import Line
 from ..source import Progress, SourceFile, find_files
 from .record import Record, Unreadable, decode
@@ -107,11 +107,10 @@ class ToolLog(EventLines):
     version = VERSION
 
     def __init__(self, file: SourceFile, cursor: Cursor | None, encoder: Encoder) -> None:
-        self._encoder = encoder
         self._known = _Known()
         self._calls: dict[str, tuple[ToolEvent, int]] = {}
         self._touched: list[_Found] = []
-        super().__init__(file, cursor)
+        super().__init__(file, cursor, encoder)
         self._origins = Origins(self.path, self._known.state, {}, encoder)
 
     def restore(self, own: msgspec.Raw) -> bool:
@@ -150,7 +149,7 @@ class ToolLog(EventLines):
         """Every call of the chunk, with its result if that was in it too, and behind it what it did to a file."""
         found = [_Found(event, "tools", line) for event, line in self._calls.values()] + self._touched
         for event, kind, line in sorted(found, key=lambda each: each.line):
-            self._add(kind, event, line)
+            self.add(kind, event, line)
         self._calls.clear()
         self._touched.clear()
         self._origins.begin()
@@ -160,7 +159,7 @@ class ToolLog(EventLines):
         state = self._known.state
         at = instant(time_of(record.timestamp), "timestamp")
         state.at = state.at if at is None else at
-        return int(max(0, self.stat.st_mtime) * 1000) if state.at is None else state.at
+        return changed_at(self.stat) if state.at is None else state.at
 
     def _call(self, key: str, session_id: str, at: int, line: int, block: dict[str, Any]) -> None:
         name, given = block.get("name"), block.get("input")
@@ -208,12 +207,6 @@ class ToolLog(EventLines):
             dedupe_key=f"{key}:file",
         )
         self._touched.append(_Found(event, "files", touching.line))
-
-    def _add(self, kind: str, event: ToolEvent | FileEvent, line: int) -> None:
-        try:
-            self.pieces.append(Piece(kind, prepare(self._encoder, event)))
-        except InvalidRecord as error:
-            self.reject(kind, line, str(error))
 
 
 def _key(session_id: str, call: object) -> str:

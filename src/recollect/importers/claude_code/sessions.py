@@ -14,6 +14,7 @@ from ...models import Lifecycle
 from ...sessions.life import NewSession
 from ...sessions.titles import LONGEST, clean_title
 from ..chunk import Titled
+from ..source import open_file
 from .record import Record
 from .state import Name, State, remember
 
@@ -190,7 +191,7 @@ def _shortened(text: str) -> str | None:
 def _read_meta(path: str) -> dict[str, Any]:
     """What stands beside a sub-agent's file: its type, and whatever else is told."""
     try:
-        with open(path.removesuffix(".jsonl") + ".meta.json", "rb") as file:
+        with open_file(path.removesuffix(".jsonl") + ".meta.json") as file:
             meta = decode_json(file.read(64 * 1024))
     except (OSError, ValueError, RecursionError):
         return {}

@@ -21,6 +21,7 @@ from ...usage.ledger import prepare_round
 from ..chunk import Chunk, Counted, Piece
 from ..cursor import Cursor, Kept, identity, tail_hash
 from ..lines import Line, LineReader
+from ..source import open_file
 from .queue import Prompt
 from .record import Record, Unreadable, agent_of, decode, is_whole, plain, reply, runs
 from .sessions import RANK, SOURCE, Origin, Origins
@@ -50,7 +51,7 @@ class Transcript:
         self._path = path
         self._encoder = encoder
         self._as_stored = Encoder(row_bytes=encoder.row_bytes)  # for texts that were redacted before
-        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 -- `close` closes it
+        self._file: BinaryIO = open_file(path)
         self._stat = os.fstat(self._file.fileno())
         state = read_state(cursor.kept) if cursor and cursor.continues(self._file) else None
         position, number = (cursor.position, cursor.kept.line) if cursor and state else (0, 0)
