@@ -47,6 +47,10 @@ WIDER = ("class", "module", "package", "session")
 ON_ASYNCIO = "\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
 
 
+WITHOUT = [f"-pno:{plugin}" for plugin in ("hypothesispytest", "xdist", "xdist.looponfail", "cacheprovider")]
+"""what has no part in it, and takes longer to load than all the rest"""
+
+
 def run(pytester: pytest.Pytester, source: str, *arguments: str, mode: str = "strict") -> pytest.RunResult:
     """A session that takes any warning for an error."""
     settings = ["filterwarnings = error"]
@@ -54,7 +58,7 @@ def run(pytester: pytest.Pytester, source: str, *arguments: str, mode: str = "st
         settings += [f"asyncio_mode = {mode}", "asyncio_default_fixture_loop_scope = function"]
     pytester.makeini("\n".join(["[pytest]", *settings]))
     pytester.makepyfile(source)
-    return pytester.runpytest_subprocess("-rA", *arguments)
+    return pytester.runpytest_subprocess("-rA", *WITHOUT, *arguments)
 
 
 class TestTheFixturesWork:

@@ -10,10 +10,10 @@ from .engine.operation import Operation, one, tuples
 from .errors import InvalidRecord
 from .events.names import matcher
 from .events.reading import COLUMNS as EVENT
-from .events.reading import OWNER, VISIBLE, own, recorded
+from .events.reading import recorded
 from .events.typed import RecordedEvent
 from .filters import Filter, end_of_range, numbers_of, texts_of
-from .journal import OTHERS, pseudonym
+from .journal import OTHERS, OURS, VISIBLE, pseudonym
 from .messages.transcript import COLUMNS as MESSAGE
 from .messages.transcript import message
 from .models import Change, Message
@@ -26,7 +26,7 @@ BEGINNING = "0"
 WINDOW = 50_000
 """ids looked at in one hop: of how many rows a watcher wants none, does not matter"""
 
-MESSAGE_KIND, EVENT_KIND, OURS = "message", "event", "store."
+MESSAGE_KIND, EVENT_KIND = "message", "event"
 
 Owned = tuple[str | None, Change]
 """a change, and whose it is"""
@@ -71,7 +71,7 @@ SELECT s.user_id, s.id, {MESSAGE} FROM messages m CROSS JOIN sessions s
 WHERE s.session = m.session AND m.id > :after AND m.id <= :until AND m.state < 3 AND s.id IS NOT NULL"""
 
 _EVENTS = f"""
-SELECT {OWNER}, {EVENT} FROM events e WHERE e.id > :after AND e.id <= :until AND {VISIBLE}"""
+SELECT e.user_id, {EVENT} FROM events e WHERE e.id > :after AND e.id <= :until AND {VISIBLE}"""
 
 
 def read_changes(wanted: Conditions, after: int, to: int | None, n: int) -> Operation[Found]:
@@ -119,7 +119,9 @@ class Wanted:
         self._recorded = listed is None or EVENT_KIND in listed
         self._messages = listed is None or MESSAGE_KIND in listed or self._is_kind(MESSAGE_KIND)
         messages = access.narrow(self._of_sessions("s.id"), "s.user_id") if self._messages else None
-        events = own(access, self._of_sessions("e.session_id")) if self._recorded or globs else None
+        events = self._of_sessions("e.session_id") if self._recorded or globs else None
+        if events is not None and self._user is not None:
+            events.add("(e.user_id IN :owners) IS TRUE", owners=[self._user, pseudonym(self._user)])
         if events is not None and listed is not None:
             _among_kinds(events, globs, self._recorded)
         self.conditions = Conditions(messages, events)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from .encoding import now
-from .engine.operation import Operation, Statement, execute, ids, many, one, tuples
+from .engine.operation import Operation, Statement, execute, ids, many, tuples
 
 OURS = "store."
 """how kinds begin that the store records itself"""
@@ -62,6 +62,15 @@ def pseudonym(user_id: str | None) -> str | None:
     return user_id and "gone:" + hashlib.blake2b(user_id.encode(), digest_size=12).hexdigest()
 
 
-def has_events(session_id: str) -> Operation[bool]:
-    """Whether others have recorded events of a session of that id."""
-    return bool((yield one(f"SELECT 1 AS n FROM events WHERE session_id = :id AND {OTHERS} LIMIT 1", id=session_id)))
+def claim_events(session_id: str, user_id: str | None) -> Operation[bool]:
+    """The session of these events has got a user, and so have they; whether there were any. That a session of
+    this id was deleted before is not his."""
+    if user_id is None:
+        return False
+    claimed = yield execute(
+        "UPDATE events AS e SET user_id = :user_id, user_late = 1"
+        f" WHERE session_id = :id AND user_id IS NULL AND kind <> 'store.deleted' AND {VISIBLE}",
+        id=session_id,
+        user_id=user_id,
+    )
+    return claimed > 0

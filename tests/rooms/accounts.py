@@ -1,16 +1,39 @@
-"""What a transport and its store say became of events, put side by side."""
+"""What the tests of the bus and the transport share: publishing, and what a transport and its store say
+became of events, put side by side."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from recollect import AsyncSessionStore, EventTransport, TransportStatistics, Unwritten
+from recollect import (
+    AsyncSessionStore,
+    Event,
+    EventBus,
+    EventTransport,
+    Subscription,
+    TransportStatistics,
+    Unwritten,
+)
 
 GAP = "transport.gap"
+PATIENCE_S = 10
+
+
+async def numbers(events: Subscription) -> list[Any]:
+    """What comes until the end."""
+    async with asyncio.timeout(PATIENCE_S):
+        return [event["n"] async for event in events]
+
+
+def publish_some(bus: EventBus, name: str, n: int, start: int = 0) -> None:
+    for k in range(start, start + n):
+        bus.publish({"event": name, "n": k})
 
 
 def check_sums(statistics: TransportStatistics) -> None:
@@ -46,3 +69,17 @@ def outside(path: Path) -> list[dict]:
             "SELECT payload FROM events WHERE kind <> ? AND kind NOT LIKE 'store.%' ORDER BY id", (GAP,)
         ).fetchall()
     return [msgspec.json.decode(row[0]) for row in rows]
+
+
+async def stored(store: AsyncSessionStore) -> list[Event]:
+    return [event async for event in store.events.stream()]
+
+
+async def publish_one(store: AsyncSessionStore, event: Any, **options: Any) -> Event:
+    """The event as it is found again."""
+    async with store.transport(**options) as transport:
+        transport.publish(event)
+        await transport.flush()
+        await check_books(store, transport)
+    (found,) = await stored(store)
+    return found

@@ -20,22 +20,12 @@ from recollect import (
     LoopEvent,
     Overflow,
     StoreError,
-    Subscription,
     ToolEvent,
 )
 
+from .accounts import numbers, publish_some
+
 PATIENCE_S = 10
-
-
-async def numbers(events: Subscription) -> list[Any]:
-    """What comes until the end."""
-    async with asyncio.timeout(PATIENCE_S):
-        return [event["n"] async for event in events]
-
-
-def publish_some(bus: EventBus, name: str, n: int, start: int = 0) -> None:
-    for k in range(start, start + n):
-        bus.publish({"event": name, "n": k})
 
 
 # -- who gets what ---------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from typing import Any
 
 import pytest
 from anyio import ClosedResourceError, EndOfStream
@@ -16,18 +15,9 @@ from recollect import (
     Subscription,
 )
 
+from .accounts import numbers, publish_some
+
 PATIENCE_S = 10
-
-
-async def numbers(events: Subscription) -> list[Any]:
-    """What comes until the end."""
-    async with asyncio.timeout(PATIENCE_S):
-        return [event["n"] async for event in events]
-
-
-def publish_some(bus: EventBus, name: str, n: int, start: int = 0) -> None:
-    for k in range(start, start + n):
-        bus.publish({"event": name, "n": k})
 
 
 async def test_subscribers_on_several_loops():

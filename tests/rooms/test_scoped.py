@@ -28,7 +28,6 @@ from recollect import (
     TitleTaken,
     Turn,
 )
-from recollect.engine.operation import execute, ids
 from recollect.events.room import Events
 from recollect.messages.room import Messages
 from recollect.sessions.room import Sessions
@@ -517,20 +516,10 @@ async def test_a_user_who_was_filled_in_late_has_his_words(house: AsyncSessionSt
     assert await outcome(lambda: bob.search("early")) == []
 
 
-def _record_event(session_id: str | None, text: str):
-    (id,) = yield ids(1)
-    yield execute(
-        "INSERT INTO events (id, at, kind, session_id, text) VALUES (:id, 1, 'noted', :session_id, :text)",
-        id=id,
-        session_id=session_id,
-        text=text,
-    )
-
-
 async def test_events_of_others_are_not_found(house: AsyncSessionStore, ann: ScopedStore):
     """Neither by their words nor by their session; those of no session are nobody's."""
     for session_id in ("ann-1", "bob-1", "nobodys", "unheard-of", None):
-        await house.write(_record_event, session_id, "happening")
+        await house.events.record({"kind": "tool", "session_id": session_id, "text": "happening"})
     assert len(await outcome(lambda: house.search("happening"))) == 5
     assert {hit.session_id async for hit in ann.search("happening")} <= {"ann-1"}
     assert [hit.session_id async for hit in ann.search("happening", session="ann-1", kinds="event")] == ["ann-1"]

@@ -28,24 +28,10 @@ from recollect import (
 )
 from recollect.events.snapshot import snapshot
 
-from .accounts import check_books
+from .accounts import check_books, publish_one, stored
 
 AT = datetime(2026, 3, 1, 9, tzinfo=UTC)
 PATIENCE_S = 10
-
-
-async def stored(store: AsyncSessionStore) -> list[Event]:
-    return [event async for event in store.events.stream()]
-
-
-async def publish_one(store: AsyncSessionStore, event: Any, **options: Any) -> Event:
-    """The event as it is found again."""
-    async with store.transport(**options) as transport:
-        transport.publish(event)
-        await transport.flush()
-        await check_books(store, transport)
-    (found,) = await stored(store)
-    return found
 
 
 # -- the call --------------------------------------------------------------------------------------

@@ -16,23 +16,9 @@ from recollect import (
     ToolEvent,
 )
 
-from .accounts import check_books, check_sums
+from .accounts import check_books, check_sums, publish_one
 
 PATIENCE_S = 10
-
-
-async def stored(store: AsyncSessionStore) -> list[Event]:
-    return [event async for event in store.events.stream()]
-
-
-async def publish_one(store: AsyncSessionStore, event: Any, **options: Any) -> Event:
-    """The event as it is found again."""
-    async with store.transport(**options) as transport:
-        transport.publish(event)
-        await transport.flush()
-        await check_books(store, transport)
-    (found,) = await stored(store)
-    return found
 
 
 def deep(levels: int) -> dict[str, Any]:

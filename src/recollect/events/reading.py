@@ -6,34 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from ..access import Access
 from ..encoding import json_value, moment
 from ..engine.operation import Operation, all, one, tuples
 from ..errors import InvalidQuery
 from ..filters import Filter
-from ..journal import VISIBLE, pseudonym
+from ..journal import VISIBLE
 from .typed import TYPED, RecordedEvent
 
 COLUMNS = (
     "e.id, e.at, e.kind, e.session_id, e.run_id, e.name, e.action, e.issue_id, e.path, e.anchor, e.text,"
     " e.payload, e.dedupe_key"
 )
-
-OWNER = (
-    "COALESCE(e.user_id, (SELECT s.user_id FROM sessions s WHERE s.id = e.session_id"
-    " AND (s.session < e.id OR e.kind <> 'store.deleted')))"
-)
-"""whose an event is: of whom it was when it was recorded, else of who has its session now; that a session of
-this id was deleted before is not his"""
-
-
-def own(access: Access, where: Filter) -> Filter:
-    """The filter, held to what is the user's of a scoped store."""
-    if access.user_id is not None:
-        gone = {"owner": access.user_id, "pseudonym": pseudonym(access.user_id)}
-        where.add(f"({OWNER} = :owner OR e.user_id = :pseudonym)", **gone)
-    return where
-
 
 def recorded(row: Sequence[Any]) -> RecordedEvent:
     """A row of COLUMNS as a record."""

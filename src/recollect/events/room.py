@@ -13,7 +13,7 @@ from ..fields import EventFilters
 from ..filters import Filter, page_size
 from .given import Recording, prepare, prepare_all
 from .prune import PRUNED_AT_ONCE, as_aged, prune
-from .reading import as_filter, own, read_aged, read_kinds, read_page, read_recent
+from .reading import as_filter, read_aged, read_kinds, read_page, read_recent
 from .record import record
 from .typed import Recordable, RecordedEvent
 
@@ -111,4 +111,4 @@ class Events:
         return erased
 
     def _own(self, where: Filter) -> Filter:
-        return own(self._access, where)
+        return self._access.narrow(where, "e.user_id")

@@ -18,12 +18,13 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 from ..engine.sqlite.faults import translate
-from ..errors import NotAStore, StoreDamaged, StoreError
+from ..errors import InvalidQuery, NotAStore, StoreDamaged, StoreError
 
 T = TypeVar("T")
 
@@ -61,6 +62,7 @@ class ForeignDatabase:
         self._needs = needs
         self._within = within
         self._opened: list[sqlite3.Connection] = []
+        self._was_at_rest = False
         # One thread for all: whoever is cancelled leaves his query behind, and what comes next, the closing
         # too, begins when it has ended.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recollect-foreign")
@@ -93,11 +95,14 @@ class ForeignDatabase:
         await asyncio.shield(asyncio.wrap_future(closing))
 
     def _open(self) -> None:
+        self._was_at_rest = not any(os.path.exists(self.path + end) for end in _BESIDE)
         self._opened.append(_open(self.path))
 
     def _close(self) -> None:
         while self._opened:
             self._opened.pop().close()
+            if self._was_at_rest:
+                _tidy(self.path)
 
     async def _run(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
@@ -121,12 +126,15 @@ class ForeignDatabase:
             found = await self.rows(sql % "", params)
         except StoreDamaged:
             found = await self.rows(sql % "NOT INDEXED", params)
-        return sorted([row[0] for row in found])
+        numbers = [row[0] for row in found]
+        if not all(isinstance(number, int) for number in numbers):
+            raise NotAStore(f"{self.path}: {key} of {table} is not always a whole number: name another file")
+        return sorted(numbers)
 
     async def read(self, table: str, key: str, columns: Sequence[str], keys: Sequence[int]) -> AsyncIterator[Piece]:
         """The rows with these keys (ascending), with the key as first column, as many at a time as memory
         should hold; rows deleted since are passed over."""
-        chosen = ", ".join([key, *[f'"{name}"' for name in columns if name != key]])
+        chosen = ", ".join([key, *[_quoted(name) for name in columns if name != key]])
         sql = f"SELECT {chosen} FROM {table} WHERE {key} IN (%s) ORDER BY {key}"
         at = 0
         while at < len(keys):
@@ -148,6 +156,8 @@ class ForeignDatabase:
 def _found(path: str, within: str | None) -> tuple[str, os.stat_result]:
     if "\x00" in path:
         raise NotAStore(f"{path!r} is no path")
+    if os.fsencode(path).decode(errors="replace") != path:
+        raise NotAStore(f"{path!r}: its name is not UTF-8: give it another")
     path = os.path.abspath(os.path.expanduser(path))
     if within is not None and os.path.isdir(path):
         path = os.path.join(path, within)
@@ -184,6 +194,17 @@ _UNWRITABLE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 def _has_log(path: str) -> bool:
     """Whether there is something beside the file that belongs into it."""
     return any(os.path.exists(path + end) and os.path.getsize(path + end) for end in ("-wal", "-journal"))
+
+
+_BESIDE = ("-wal", "-shm")
+
+
+def _tidy(path: str) -> None:
+    """Takes away what reading a file in WAL mode has put beside it, as only SQLite can: it knows whether somebody has
+    opened the file since. What has been written since is left to who did it."""
+    if os.path.exists(path + "-shm") and not _has_log(path):
+        with suppress(sqlite3.Error), closing(sqlite3.connect(Path(path).as_uri() + "?mode=rw", uri=True)) as writer:
+            writer.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
 
 
 def _connect(uri: str) -> sqlite3.Connection:
@@ -257,6 +278,10 @@ def _row_by_row(connection: sqlite3.Connection, path: str, sql: str, keys: Seque
     return piece, len(keys)
 
 
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _marks(keys: Sequence[int]) -> str:
     return ", ".join("?" * len(keys))
 
@@ -274,6 +299,6 @@ def _ours(error: sqlite3.Error) -> StoreError:
 
 
 def _translated(path: str, error: sqlite3.Error) -> StoreError:
-    """The error under our name, with the file's."""
+    """The error under our name, with the file's. What cannot be asked of it makes it another kind of file."""
     ours = _ours(error)
-    return type(ours)(f"{path}: {ours}")
+    return (NotAStore if isinstance(ours, InvalidQuery) else type(ours))(f"{path}: {ours}")

@@ -36,8 +36,8 @@ class Whole(NamedTuple):
     file: SourceFile
     text: bytes
     stat: os.stat_result
-    own: msgspec.Raw | None
-    """what its importer knew of it when it was read last"""
+    own: msgspec.Raw
+    """what its importer knew of it when it was read last; `null` the first time"""
 
 
 class Reading(NamedTuple):
@@ -66,17 +66,14 @@ class EventSource(NamedTuple):
 async def load_files(
     store: AsyncSessionStore,
     source: EventSource,
-    found: Sequence[SourceFile],
+    files: list[SourceFile],
     unreadable: Iterable[Rejection],
     progress: Callable[[Progress], object] | None,
 ) -> Imported:
     """Imports those of the files that have changed since the last run."""
-    files = [file for file in found if _name_is_text(file.path)]
     tally = Tally(files, progress)
     for rejection in unreadable:
-        tally.reject(source.kind, _as_text(rejection.file), None, rejection.reason)
-    for path in sorted({file.path for file in found} - {file.path for file in files}):
-        tally.reject(source.kind, _as_text(path), None, "its name is not UTF-8")
+        tally.reject(source.kind, rejection.file, None, rejection.reason)
     run = _Run(store, source, tally)
     for first in range(0, len(files), _AT_ONCE):
         await run.load(files[first : first + _AT_ONCE])
@@ -148,18 +145,6 @@ class _Run:
         self._tally.reject(self._source.kind, file.path, None, str(error))
 
 
-def _name_is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\x00" not in path
-
-
-def _as_text(path: str) -> str:
-    return os.fsencode(path).decode(errors="replace")
-
-
 # -- in a worker thread ----------------------------------------------------------------------------
 
 
@@ -193,11 +178,12 @@ def _read_one(
     with open_file(file.path) as opened:
         stat = os.fstat(opened.fileno())
         text = opened.read(encoder.row_bytes + 1)
-        reading = Reading([])
+        own = cursor.kept.own if cursor else msgspec.Raw(b"null")
+        reading = Reading([], own)  # where there is nothing, what was known stays
         try:
             if len(text) > encoder.row_bytes:
                 raise InvalidRecord(f"it has {stat.st_size} bytes, limits.row_bytes allows {encoder.row_bytes}")
-            reading = read(Whole(file, text, stat, cursor.kept.own if cursor else None), encoder)
+            reading = read(Whole(file, text, stat, own), encoder)
             chunk.pieces.extend(reading.pieces)
         finally:
             device, inode = identity(stat)

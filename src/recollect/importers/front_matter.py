@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 YAML_BYTES = 64 * 1024
@@ -33,16 +33,20 @@ def parse(text: str) -> Document:
     """Takes a file apart. Raises ImportError if there is no YAML library (`require_yaml`)."""
     lines = text.removeprefix("\ufeff").splitlines(keepends=True)
     front: dict[str, Any] = {}
+    blocks: list[str] = []
     at = 0
     while (end := _end_of_block(lines, at)) is not None:
-        front.update(_values("".join(lines[_first(lines, at) + 1 : end])))
+        blocks.append("".join(lines[_first(lines, at) + 1 : end]))
         at = end + 1
     if at == 0 and (end := _end_of_open_block(lines)):
         front.update(_by_line("".join(lines[1:end])))
         at = end
     body = "".join(lines[at:])
-    for block in _later_blocks(body):
-        front.update(block)
+    left = YAML_BYTES
+    for block in chain(blocks, _later_blocks(body)):
+        is_yaml = len(block) <= left
+        left -= len(block) if is_yaml else 0
+        front.update(_values(block) if is_yaml else _by_line(block))
     return Document(front, body)
 
 
@@ -102,14 +106,14 @@ def _looks_like_front_matter(lines: list[str]) -> bool:
     return bool(keys) and all(keys)
 
 
-def _later_blocks(body: str) -> Iterator[dict[str, Any]]:
+def _later_blocks(body: str) -> Iterator[str]:
     """Blocks further down, between two rules."""
     lines = list(outside_of_code(body))
     rules = [number for number, line in enumerate(lines) if line.rstrip() == "---"]
     for begin, end in pairwise(rules):
         inside = lines[begin + 1 : end]
         if _looks_like_front_matter(inside):
-            yield _values("\n".join(inside))
+            yield "\n".join(inside)
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -117,14 +121,11 @@ def _later_blocks(body: str) -> Iterator[dict[str, Any]]:
 
 def _values(block: str) -> dict[str, Any]:
     yaml = require_yaml()
-    if len(block) <= YAML_BYTES:
-        try:
-            value = yaml.load(block, Loader=_loader())
-        except (yaml.YAMLError, ValueError, RecursionError):
-            value = None
-        if isinstance(value, dict):
-            return {str(key): inner for key, inner in value.items()}
-    return _by_line(block)
+    try:
+        value = yaml.load(block, Loader=_loader())
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return _by_line(block)
+    return {str(key): inner for key, inner in value.items()} if isinstance(value, dict) else _by_line(block)
 
 
 def _by_line(block: str) -> dict[str, Any]:

@@ -152,7 +152,6 @@ class _Reader:
         known_by = (issue.id, issue.slug, issue.status, issue.at.isoformat() if issue.at else "")
         transition = hashlib.blake2b("\x00".join(known_by).encode(errors="replace"), digest_size=12).hexdigest()
         again = told.reach(transition)
-        # What it was before has its date already, and so no date of its own.
         event = IssueEvent(
             issue_id=issue.id,
             transition=issue.status,
@@ -162,6 +161,7 @@ class _Reader:
             anchor=whole.file.path,
             text=f"{_words(document, issue)}\n\n{document.body.strip()}",
             payload=_payload(document, issue),
+            # What it was before has its date already, and so no date of its own.
             at=moment(changed_at(whole.stat)) if again or issue.at is None else issue.at,
             dedupe_key=f"issue:{transition}" + (f":{again}" if again else ""),
         )
@@ -185,9 +185,9 @@ def _mentions(document: Document, issue: IssueEvent) -> Iterator[FileEvent]:
         )
 
 
-def _told(own: msgspec.Raw | None) -> _Told:
+def _told(own: msgspec.Raw) -> _Told:
     try:
-        return msgspec.json.decode(own or b"null", type=_Told)
+        return msgspec.json.decode(own, type=_Told)
     except msgspec.MsgspecError:
         return _Told()
 

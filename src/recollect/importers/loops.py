@@ -89,7 +89,7 @@ def _find(path: str) -> tuple[list[SourceFile], list[Rejection]]:
         for suffix in (".json", _LOG):
             files, rejections = find_files(top, suffix)
             found += [file for file in files if _is_of_a_run(os.path.relpath(file.path, top))]
-            unreadable += [] if suffix == _LOG else rejections
+            unreadable += [rejection for rejection in rejections if rejection not in unreadable]
     return found, unreadable
 
 

@@ -149,9 +149,9 @@ class _Run:
         async for piece in self._database.read(SESSIONS, "rowid", ["id", "parent_session_id"], numbers):
             for row in piece.rows:
                 if isinstance(row["id"], str):
-                    found[row["id"]] = row["rowid"], row["parent_session_id"]
+                    found[row["id"]] = row[0], row["parent_session_id"]
                 else:
-                    unnamed.append(row["rowid"])
+                    unnamed.append(row[0])
             unnamed += piece.lost
         ordered = parents_first({id: parent for id, (_, parent) in found.items()})
         return [*[found[id][0] for id in ordered], *unnamed]

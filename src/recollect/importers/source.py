@@ -108,21 +108,31 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def find_files(path: str, suffix: str) -> tuple[list[SourceFile], list[Rejection]]:
-    """The file, or every file below the folder with that suffix, by path; and what cannot be read.
+    """The file, or every file below the folder with that suffix, by path; and what cannot be read, nor be named in
+    a database.
 
     Links to folders are followed, each folder is entered once. Raises FileNotFoundError.
     """
     path = os.path.abspath(os.path.expanduser(path))
-    if not os.path.isdir(path):
-        return [SourceFile(path, os.stat(path))], []
     found: list[SourceFile] = []
     unreadable: list[Rejection] = []
-    for folder in _folders(path, unreadable):
+    if not os.path.isdir(path):
+        found.append(SourceFile(path, os.stat(path)))
+    for folder in _folders(path, unreadable) if not found else ():
         for entry in folder:
             if entry.name.endswith(suffix) and os.path.isfile(entry.path):
                 with suppress(OSError):  # gone since
                     found.append(SourceFile(entry.path, os.stat(entry.path)))
-    return sorted(found), unreadable
+    named = [file for file in found if as_text(file.path) == file.path]
+    if len(named) < len(found):
+        others = sorted({file.path for file in found} - {file.path for file in named})
+        unreadable += [Rejection("files", as_text(each), None, "its name is not UTF-8") for each in others]
+    return sorted(named), unreadable
+
+
+def as_text(path: str) -> str:
+    """The path, as far as it is UTF-8: what is not becomes U+FFFD."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _folders(top: str, unreadable: list[Rejection]) -> Iterator[list[os.DirEntry[str]]]:
@@ -139,7 +149,7 @@ def _folders(top: str, unreadable: list[Rejection]) -> Iterator[list[os.DirEntry
             with os.scandir(folder) as entries:
                 listed = list(entries)
         except OSError as error:
-            unreadable.append(Rejection("files", folder, None, str(error)))
+            unreadable.append(Rejection("files", as_text(folder), None, str(error)))
             continue
         waiting += [entry.path for entry in listed if os.path.isdir(entry.path)]
         yield listed

@@ -154,7 +154,7 @@ class Rebuild:
     def _reject(self, kind: str, name: str, reason: str, file: str = files.SESSION) -> None:
         self._rejected[kind] += 1
         if len(self._rejections) < REMEMBERED:
-            place = os.path.join(self._directory, name, file)
+            place = os.fsencode(os.path.join(self._directory, name, file)).decode(errors="replace")
             self._rejections.append(Rejection(kind, place, None, reason))
 
 

@@ -6,10 +6,10 @@ import asyncio
 import builtins
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import msgspec
-from anyio import to_thread
 
 from ..encoding import Encoder, as_id
 from ..engine import Engine
@@ -22,6 +22,8 @@ from .models import Edit, EditOutcome, LearningSession, LearningStatus, OutcomeS
 from .rebuild import Rebuild
 
 Several = str | Sequence[str] | None
+
+T = TypeVar("T")
 
 
 class Learning:
@@ -74,7 +76,7 @@ class Learning:
         given = given._replace(outcomes=merged(known, given.outcomes))
         content = files.encoded(given)
         size = self._size(content)
-        path = await to_thread.run_sync(files.write, directory, given.session.id, content)
+        path = await _to_the_end(files.write, directory, given.session.id, content)
         try:
             return await self._engine.write(table.save, given, session=given.session.id, size=size)
         except StoreError as error:
@@ -150,6 +152,21 @@ class Learning:
         Raises FileNotFoundError, NotADirectoryError.
         """
         return await Rebuild(self._engine, self._encoder, self._gate, directory_of(directory)).run(progress)
+
+
+async def _to_the_end(call: Callable[..., T], *args: Any) -> T:
+    """What a call in a thread returns. Who is cancelled waits for its end even so: nothing stops a thread, and what
+    comes next must not be overtaken by it."""
+    running = asyncio.get_running_loop().run_in_executor(None, call, *args)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # nobody asks for it any more
+        raise
 
 
 def _each_of(allowed: Any, values: Several, name: str) -> builtins.list[str] | None:

@@ -208,7 +208,7 @@ WHERE m.id IN :ids AND m.state IN (0, 1, 2) AND s.id IS NOT NULL"""
 
 _EVENTS = f"""
 SELECT e.id, e.at, e.session_id, e.name, e.action, e.issue_id, e.path, e.anchor, e.text,
-  COALESCE(e.user_id, s.user_id) AS user_id, s.source, s.model, s.created_at AS started
+  e.user_id, s.source, s.model, s.created_at AS started
 FROM events e LEFT JOIN sessions s ON s.id = e.session_id AND (e.user_id IS NULL OR e.user_id = s.user_id)
 WHERE e.id IN :ids AND {VISIBLE}"""
 

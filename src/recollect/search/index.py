@@ -124,9 +124,9 @@ def user_key(user_id: str) -> str:
     return "u" + _digest(user_id)
 
 
-def event_keys(session_id: str | None, user_id: str | None) -> str:
-    """The scopes of an event. Its user is that of the time when it was recorded, so that it stays."""
-    keys = (session_id and event_key(session_id), user_id and user_key(user_id))
+def event_keys(session_id: str | None, user_id: str | None, user_late: int) -> str:
+    """The scopes of an event; a user that was filled in late is left out, as with messages."""
+    keys = (session_id and event_key(session_id), None if user_late else user_id and user_key(user_id))
     return " ".join(filter(None, keys))
 
 
@@ -161,7 +161,7 @@ def _message_entry(row: Row, most: int) -> Entry:
 def event_entry(row: Row, most: int) -> Entry:
     """What the index has of an event."""
     beyond = max(0, (row.text_size or 0) - most)
-    return _entry(row.id, event_words(row), event_keys(row.session_id, row.user_id), most, beyond)
+    return _entry(row.id, event_words(row), event_keys(row.session_id, row.user_id, row.user_late), most, beyond)
 
 
 def _entry(id: int, text: str, keys: str, most: int, beyond: int) -> Entry:
@@ -190,7 +190,8 @@ FROM messages m JOIN sessions s ON s.session = m.session"""
 _MESSAGES = f"{TEXT} WHERE m.id > :after ORDER BY m.id LIMIT :n"
 
 _EVENT_TEXT = """
-SELECT id, name, action, issue_id, path, SUBSTR(text, 1, :most) AS text, LENGTH(text) AS text_size, session_id, user_id
+SELECT id, name, action, issue_id, path, SUBSTR(text, 1, :most) AS text, LENGTH(text) AS text_size, session_id, user_id,
+  user_late
 FROM events"""
 """what an entry of an event is made of"""
 

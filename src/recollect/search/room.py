@@ -65,7 +65,7 @@ class SearchRoom:
         """See `AsyncSessionStore.search`."""
         where = _conditions(kinds, source, exclude_source, role, since, until)
         if session is not None:
-            where.among("COALESCE(s.user_id, e.user_id, x.user_id)", user_id)
+            where.among("COALESCE(s.user_id, e.user_id)", user_id)
         if where.sql:
             where.add("(s.id IS NOT NULL OR e.id IS NOT NULL)")
             if not include_rewound:

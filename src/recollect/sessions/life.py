@@ -9,7 +9,7 @@ from ..access import locked
 from ..encoding import now, second
 from ..engine.operation import Operation, Row, execute, ids, lock, one
 from ..errors import KeyTaken, SessionExists
-from ..journal import happened, has_events, record_event
+from ..journal import claim_events, happened, record_event
 from ..models import Session
 from .change import change, set_texts
 from .lineage import adopt, placed
@@ -67,7 +67,7 @@ def insert(new: NewSession, deepest: int) -> Operation[int]:
     row = {name: value for name, value in new._asdict().items() if name not in (*TEXTS, "parent_id", "within")}
     kind = "subagent" if new.relation == "spawn" else "root"
     row["activity"] = second(new.created_at)
-    row["user_late"] = 0 if new.user_id is None else int((yield from has_events(new.id)))
+    row["user_late"] = int((yield from claim_events(new.id, new.user_id)))
     yield execute(_INSERT, session=session, kind=kind, parent=parent, spawn_depth=depth, **row)
     texts = {name: value for name in TEXTS if (value := getattr(new, name)) is not None}
     if texts:
@@ -134,7 +134,7 @@ def _fill(row: Row, new: NewSession) -> Operation[None]:
     }
     if row.source == UNKNOWN_SOURCE and new.source != UNKNOWN_SOURCE:
         lacking["source"] = new.source
-    if "user_id" in lacking and (row.next_seq > 1 or (yield from has_events(new.id))):
+    if "user_id" in lacking and ((yield from claim_events(new.id, new.user_id)) or row.next_seq > 1):
         lacking["user_late"] = 1  # what is indexed of it is without the user: searches look for the session
     yield from _leave_out_taken(row, new.id, lacking)
     texts = {name: given[name] for name in TEXTS if getattr(row, name) is None and given[name] is not None}

@@ -153,7 +153,8 @@ CREATE TABLE events (
   text TEXT COLLATE "C",                            -- searchable
   payload TEXT COLLATE "C",
   dedupe_key TEXT COLLATE "C",
-  user_id TEXT COLLATE "C",                         -- whose its session was when it was recorded
+  user_id TEXT COLLATE "C",                         -- whose it is
+  user_late BIGINT NOT NULL DEFAULT 0, -- user_id was filled in after it had been recorded
   scope TEXT COLLATE "C" NOT NULL DEFAULT '',         -- the user it was recorded for: each has dedupe keys of his own
   -- of the kinds with a type of their own, also in the payload; flags are 0 and 1
   args_hash TEXT COLLATE "C",
@@ -169,6 +170,7 @@ CREATE TABLE events (
 );
 CREATE INDEX events_kind ON events (kind, id);
 CREATE INDEX events_session ON events (session_id, id) WHERE session_id IS NOT NULL;
+CREATE INDEX events_user ON events (user_id, id) WHERE user_id IS NOT NULL;
 CREATE INDEX events_run ON events (run_id, id) WHERE run_id IS NOT NULL;
 CREATE INDEX events_issue ON events (issue_id, id) WHERE issue_id IS NOT NULL;
 CREATE INDEX events_path ON events (path, id) WHERE path IS NOT NULL;

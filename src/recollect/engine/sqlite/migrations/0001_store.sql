@@ -153,7 +153,8 @@ CREATE TABLE events (
   text TEXT,                            -- searchable
   payload TEXT,
   dedupe_key TEXT,
-  user_id TEXT,                         -- whose its session was when it was recorded
+  user_id TEXT,                         -- whose it is
+  user_late INTEGER NOT NULL DEFAULT 0, -- user_id was filled in after it had been recorded
   scope TEXT NOT NULL DEFAULT '',         -- the user it was recorded for: each has dedupe keys of his own
   -- of the kinds with a type of their own, also in the payload; flags are 0 and 1
   args_hash TEXT,
@@ -169,6 +170,7 @@ CREATE TABLE events (
 );
 CREATE INDEX events_kind ON events (kind, id);
 CREATE INDEX events_session ON events (session_id, id) WHERE session_id IS NOT NULL;
+CREATE INDEX events_user ON events (user_id, id) WHERE user_id IS NOT NULL;
 CREATE INDEX events_run ON events (run_id, id) WHERE run_id IS NOT NULL;
 CREATE INDEX events_issue ON events (issue_id, id) WHERE issue_id IS NOT NULL;
 CREATE INDEX events_path ON events (path, id) WHERE path IS NOT NULL;
