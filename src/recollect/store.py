@@ -159,7 +159,7 @@ class AsyncSessionStore:
         """An agent's attempts to improve itself; they belong to no user."""
         from .learning.room import Learning  # loaded when used: few need it
 
-        return Learning(self._engine, self._encoder)
+        return Learning(self._engine, self._encoder, self._timeouts)
 
     def __repr__(self) -> str:
         return f"AsyncSessionStore({self._engine.name!r})"

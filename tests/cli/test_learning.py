@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -130,6 +131,13 @@ def test_the_index_is_made_anew(recollect: Run, folder: Path, tmp_path: Path) ->
         assert "filed" in [line[0] for line in recollect("learning", "list", **given).lines]
     [rebuilt] = recollect("learning", "rebuild", folder, "--json").json
     assert (rebuilt["sessions"], rebuilt["without_file"]) == (1, ["session-1", "session-2"])
+
+
+def test_a_folder_whose_name_is_not_utf8_is_told(recollect: Run, folder: Path) -> None:
+    """To programs as well: what they get is JSON."""
+    (folder / "broken").rename(folder / os.fsdecode(b"\xff"))
+    ran = recollect("learning", "rebuild", folder, "--json")
+    assert (ran.status, ran.json[0]["rejections"][0]["file"]) == (0, str(folder / "\ufffd" / "session.json"))
 
 
 def test_a_terminal_gets_tables(in_terminal: Run, learned: Run, folder: Path) -> None:

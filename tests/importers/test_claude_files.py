@@ -282,6 +282,20 @@ async def test_a_file_that_vanishes_does_not_stop_the_rest(store: AsyncSessionSt
     assert sorted(map(str, await contents(store))) == ["hi", "y"]
 
 
+async def test_a_name_that_is_not_utf8_does_not_stop_the_rest(store: AsyncSessionStore, file: Path) -> None:
+    """It is told; nor does what is no file at all."""
+    write(file, user("hi"))
+    write(file.with_name(os.fsdecode(b"\xff.jsonl")), user("x"))
+    os.mkfifo(file.with_suffix(".meta.json"))
+    imported = await claude_code.load(store, file.parent)
+    assert [(each.kind, each.file[-7:], each.reason) for each in imported.rejections] == [
+        ("files", "\ufffd.jsonl"[-7:], "its name is not UTF-8")
+    ]
+    assert await contents(store) == ["hi"]
+    os.mkfifo(file.with_name("pipe"))
+    assert (await claude_code.load(store, file.with_name("pipe"))).rejected == {"files": 1}
+
+
 # -- progress --------------------------------------------------------------------------------------
 
 

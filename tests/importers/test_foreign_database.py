@@ -102,6 +102,37 @@ async def test_what_is_not_utf8_is_read(file: Path, owner: sqlite3.Connection) -
     assert tuple(row) == ("\ufffda", b"\xff")
 
 
+async def test_a_file_at_rest_has_nothing_beside_it_afterwards(file: Path) -> None:
+    """Reading one in WAL mode takes two files more; they go when it was read, and it is as it was."""
+    create(file, "WAL").close()
+    before = state(file)
+    async with ForeignDatabase(file) as opened:
+        assert len(await opened.keys("notes")) == 100
+    assert ([each.name for each in file.parent.iterdir()], state(file)) == ([file.name], before)
+
+
+async def test_what_its_owner_wrote_meanwhile_is_left_to_him(file: Path) -> None:
+    """Whoever opened the file while it was read keeps his log."""
+    create(file, "WAL").close()
+    async with ForeignDatabase(file) as opened:
+        await opened.keys("notes")
+        owner = sqlite3.connect(file, isolation_level=None)
+        owner.execute("DELETE FROM notes WHERE id > 50")
+    before = state(file)
+    with closing(owner):
+        assert (file.with_name(file.name + "-wal").stat().st_size > 0, state(file)) == (True, before)
+        assert owner.execute("SELECT COUNT(*) FROM notes").fetchone() == (50,)
+
+
+async def test_any_name_of_a_column_can_be_read(tmp_path: Path) -> None:
+    """Quotes in it too."""
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.executescript("""CREATE TABLE t (id INTEGER, "a""b" TEXT); INSERT INTO t VALUES (1, 'x');""")
+    async with ForeignDatabase(tmp_path / "x.db") as opened:
+        columns = sorted(await opened.columns("t"))
+        assert [row['a"b'] async for piece in opened.read("t", "id", columns, [1]) for row in piece.rows] == ["x"]
+
+
 async def test_writing_is_impossible(file: Path, owner: sqlite3.Connection) -> None:
     """Even for who tries."""
     async with ForeignDatabase(file) as opened:
@@ -194,6 +225,26 @@ async def test_what_is_no_database_is_refused(tmp_path: Path, file: Path, owner:
         with pytest.raises(FileNotFoundError):
             await missing.open()
     assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("script", ["CREATE TABLE t (id); INSERT INTO t VALUES (1), ('a'), (NULL)",
+                                    "CREATE TABLE t (other)", "CREATE VIEW t AS SELECT id FROM gone"],
+                         ids=["keys", "columns", "view"])  # fmt: skip
+async def test_tables_of_another_make_are_refused(tmp_path: Path, script: str) -> None:
+    """Keys that are no numbers, no such column, a view of nothing."""
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.executescript(script)
+    async with ForeignDatabase(tmp_path / "x.db") as opened:
+        with pytest.raises(NotAStore, match=r"x\.db"):
+            await opened.keys("t", "id")
+
+
+async def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """No cursor could remember it."""
+    file = tmp_path / os.fsdecode(b"\xff.db")
+    file.touch()
+    with pytest.raises(NotAStore, match="UTF-8"):
+        await ForeignDatabase(file).open()
 
 
 async def test_a_folder_stands_for_the_file_in_it(tmp_path: Path, file: Path, owner: sqlite3.Connection) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import yaml
 
 from recollect import AsyncSessionStore, Imported, Limits, RecordedEvent
 from recollect.importers import front_matter, issues
@@ -176,6 +177,15 @@ def test_a_block_that_is_no_yaml_is_read_by_its_lines():
     assert parse(f"---\nid: 'BUG-1'\nx: {'y' * front_matter.YAML_BYTES}\n---\n").front["id"] == "BUG-1"
 
 
+def test_the_parser_gets_so_much_of_a_file_and_no_more():
+    """Many blocks are no way around its bound; those behind it are read by their lines, and still hold."""
+    block = f"---\nid: 'BUG-1'\nx: [{'y' * (front_matter.YAML_BYTES // 3)}]\n---\n"
+    with patch("yaml.load", wraps=yaml.load) as load:
+        document = parse(block * 9 + "---\nid: 'BUG-2'\nx: [z]\n---\n")
+    assert (document.front["id"], document.front["x"]) == ("BUG-2", ["z"])
+    assert 2 * len(block) < sum(len(call.args[0]) for call in load.call_args_list) + 100 < 3 * len(block)
+
+
 # -- again -----------------------------------------------------------------------------------------
 
 
@@ -286,6 +296,21 @@ async def test_a_name_that_is_not_utf8_is_told(store: AsyncSessionStore, folder:
     assert [each.reason for each in imported.rejections] == ["its name is not UTF-8"]
 
 
+async def test_what_is_no_file_holds_nobody_up(store: AsyncSessionStore, folder: Path) -> None:
+    """A pipe that nobody writes to is told, and not waited for."""
+    os.mkfifo(folder / "BUG-1-pipe.md")
+    imported = await issues.load(store, folder / "BUG-1-pipe.md")
+    assert [each.reason.partition(":")[0] for each in imported.rejections] == ["[Errno 22] Not a file"]
+
+
+async def test_a_file_caught_half_written_forgets_nothing(store: AsyncSessionStore, folder: Path) -> None:
+    """What it told before is known when it can be understood again: coming back to a status is an event."""
+    for text in (issue("open"), issue("done"), "", issue("open"), "", issue("done")):
+        write(folder, text, "words.md")
+        await issues.load(store, folder)
+    assert [event.action async for event in store.events.stream(kind="issue")] == ["open", "done", "open", "done"]
+
+
 async def test_a_huge_file_is_rejected_unread(path: Path, folder: Path) -> None:
     """By the bound of a row."""
     with write(folder, issue()).open("ab") as file:
@@ -300,7 +325,7 @@ async def test_a_huge_file_is_rejected_unread(path: Path, folder: Path) -> None:
 async def test_a_file_that_cannot_be_read_is_tried_again(store: AsyncSessionStore, folder: Path) -> None:
     """It has no cursor until it was read."""
     write(folder, issue())
-    with patch("recollect.importers.event_files.open", side_effect=OSError("no"), create=True):
+    with patch("recollect.importers.source.open", side_effect=OSError("no"), create=True):
         imported = await issues.load(store, folder)
     assert imported.rejected == {"issues": 1}
     assert counts(await issues.load(store, folder)) == (1, 0, 0)

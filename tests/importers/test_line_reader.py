@@ -48,3 +48,12 @@ def test_reading_goes_on_where_it_stopped(first: list[bytes], second: list[bytes
         after, _ = _read(path, size, 100, reader.position, reader.number)
         expected = [*(first or [b""]), *second] if second else (first or [b""])
         assert before + after == [Line(at, text) for at, text in enumerate(expected, 1) if text]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    """Some editors write one; in later lines it is what it is."""
+    path = tmp_path / "file"
+    path.write_bytes("\ufeffa\n\ufeffb\n".encode())
+    found, reader = _read(path, 3, longest=10)
+    assert found == [Line(1, b"a"), Line(2, "\ufeffb".encode())]
+    assert reader.position == path.stat().st_size

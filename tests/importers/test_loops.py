@@ -191,6 +191,23 @@ async def test_what_is_broken_stops_nothing(store: AsyncSessionStore, folder: Pa
     assert times == [2025, 2025, 2026, 2026]
 
 
+async def test_a_state_that_is_no_file_holds_nobody_up(store: AsyncSessionStore, folder: Path) -> None:
+    """The log beside it comes in."""
+    write(folder / ".running" / "a.events.jsonl", EVENTS[0])
+    os.mkfifo(folder / ".running" / "a.state.json")
+    assert (await loops.load(store, folder)).inserted == {"loops": 1}
+
+
+async def test_names_that_are_not_utf8_are_told_once(store: AsyncSessionStore, folder: Path) -> None:
+    """Of states and of logs."""
+    write(folder / ".running" / "a.events.jsonl", EVENTS[0])
+    write(folder / ".running" / os.fsdecode(b"\xff.events.jsonl"), EVENTS[0])
+    write(folder / ".running" / os.fsdecode(b"\xff.state.json"), state())
+    imported = await loops.load(store, folder)
+    assert (imported.inserted, imported.rejected) == ({"loops": 1}, {"loops": 2})
+    assert {each.reason for each in imported.rejections} == {"its name is not UTF-8"}
+
+
 async def test_a_folder_that_is_not_there_is_an_error(store: AsyncSessionStore, tmp_path: Path) -> None:
     """Who mistypes it is told."""
     with pytest.raises(FileNotFoundError):

@@ -72,3 +72,9 @@ async def test_each_file_of_an_issue_is_an_event(store: AsyncSessionStore, tmp_p
     ]
     assert {row.at for row in rows} == {1_772_355_600_000}
     assert [event.anchor async for event in store.events.stream(path="src/net.py")] == [str(file)]
+
+
+def test_of_a_line_without_end_the_beginning_is_looked_at() -> None:
+    """Nothing else runs while a line is searched."""
+    line = "src/a.py " + "x " * 100_000 + "src/b.py"
+    assert files_named([line, "src/c.py"]) == ["src/a.py", "src/c.py"]

@@ -212,6 +212,16 @@ async def test_another_kind_of_file_is_refused(store: AsyncSessionStore, tmp_pat
         await openjarvis.load(store, tmp_path / "none")
 
 
+async def test_ids_that_are_numbers_are_told(store: AsyncSessionStore, tmp_path: Path) -> None:
+    """Of a file with tables of the same names: nothing comes in, and each row is told with its number."""
+    with changing(tmp_path / "other.db") as there:
+        there.execute("CREATE TABLE learning_sessions (id INTEGER PRIMARY KEY, parent_session_id TEXT)")
+        there.execute("CREATE TABLE edit_outcomes (id INTEGER PRIMARY KEY, session_id TEXT)")
+        there.execute("INSERT INTO learning_sessions VALUES (7, 'a')")
+    imported = await openjarvis.load(store, tmp_path / "other.db")
+    assert [(each.kind, each.line) for each in imported.rejections] == [("learning_sessions", 7)]
+
+
 async def test_progress_is_told_and_ends_the_import(store: AsyncSessionStore, theirs: Path) -> None:
     """On the loop, after every session; the next import goes on."""
     loop, seen = asyncio.get_running_loop(), list[Progress]()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import re
 import stat
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from msgspec import structs
@@ -38,11 +42,15 @@ from recollect import (
     ReadOnly,
     RecordedOutcome,
     SessionNotFound,
+    StoreBusy,
     StoreClosed,
     StoreFull,
+    Timeouts,
     TriggerKind,
 )
-from recollect.learning import files
+from recollect.learning import files, lock
+from recollect.learning.given import merged
+from recollect.learning.lock import DirectoryLock
 from recollect.learning.rebuild import AT_ONCE, parents_first
 from recollect.learning.room import Learning
 from recollect.operations import all as all_rows
@@ -257,6 +265,40 @@ async def test_saving_an_outcome_again_updates_it(store: AsyncSessionStore) -> N
     )  # fmt: skip
     assert (await store.learning.save_outcome("s", outcome(error=""), op="lora_finetune")).error == ""
     assert (await store.learning.outcomes("s"))[0].op == "lora_finetune"
+
+
+SAID = RecordedOutcome(
+    edit_id="e1", status=OutcomeStatus.APPLIED, benchmark_delta=0.5, cluster_deltas={"c": 1.0}, error="slow",
+    applied_at=START, session_id="s", pillar="agent", op="x", target="t", risk_tier="auto", rationale="why",
+)  # fmt: skip
+UNSAID = RecordedOutcome(edit_id="e1", status=OutcomeStatus.SKIPPED, session_id="s")
+OVER: dict[str, tuple[RecordedOutcome, dict[str, Any], RecordedOutcome]] = {
+    "nothing": (SAID, {}, structs.replace(SAID, status=OutcomeStatus.SKIPPED)),
+    "nothing_over_nothing": (UNSAID, {}, UNSAID),
+    "zero": (SAID, {"benchmark_delta": 0.0}, structs.replace(SAID, status=OutcomeStatus.SKIPPED, benchmark_delta=0.0)),
+    "no_error": (SAID, {"error": ""}, structs.replace(SAID, status=OutcomeStatus.SKIPPED, error="")),
+    "deltas": (SAID, {"cluster_deltas": {"d": 0.0}},
+               structs.replace(SAID, status=OutcomeStatus.SKIPPED, cluster_deltas={"d": 0.0})),
+    "time": (SAID, {"applied_at": START + timedelta(1)},
+             structs.replace(SAID, status=OutcomeStatus.SKIPPED, applied_at=START + timedelta(1))),
+    **{name: (SAID, {name: "new"}, structs.replace(SAID, status=OutcomeStatus.SKIPPED, **{name: "new"}))
+       for name in ("pillar", "op", "target", "risk_tier", "rationale")},
+    "all": (UNSAID, structs.asdict(SAID), SAID),
+}  # fmt: skip
+"""what was known, what is said then, what is known of it"""
+
+
+@pytest.mark.parametrize("case", list(OVER))
+async def test_an_outcome_lies_over_another_alike_in_files_and_in_the_table(
+    store: AsyncSessionStore, case: str
+) -> None:
+    """The rule stands twice, once in Python and once in SQL: both give what is written here."""
+    before, said, expected = OVER[case]
+    after = structs.replace(UNSAID, **said)
+    assert merged([before], [after]) == (expected,)
+    await store.learning.save(session())
+    assert await store.learning.save_outcome("s", before) == before
+    assert await store.learning.save_outcome("s", after) == expected
 
 
 async def test_an_outcome_of_an_unknown_session_is_refused(store: AsyncSessionStore) -> None:
@@ -690,6 +732,228 @@ async def test_of_two_who_save_at_once_the_same_is_last_in_both(store: AsyncSess
     saves = [store.learning.save(session(error=f"n{n}"), directory=tmp_path) for n in range(20)]
     await asyncio.gather(*saves)
     assert json.loads((tmp_path / "s" / "session.json").read_text())["error"] == (await store.learning.get("s")).error
+
+
+async def test_a_save_that_is_cancelled_does_not_overtake_the_next(
+    store: AsyncSessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file may still be on its way to the disk: who saves next waits for it, and is last in both."""
+    begun, go = threading.Event(), threading.Event()
+    replace = os.replace
+
+    def slowly(*args: Any, **options: Any) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        begun.set()
+        go.wait()
+        replace(*args, **options)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    first = asyncio.create_task(store.learning.save(session(error="first"), directory=tmp_path))
+    await asyncio.to_thread(begun.wait)
+    first.cancel()
+    second = asyncio.create_task(store.learning.save(session(error="second"), directory=tmp_path))
+    await asyncio.sleep(0)  # both have come to where they wait
+    first.cancel()  # who is in a hurry
+    await asyncio.sleep(0)
+    assert not first.done()
+    assert not second.done()
+    go.set()
+    await second
+    assert first.cancelled()
+    assert json.loads((tmp_path / "s" / "session.json").read_text())["error"] == "second"
+    assert (await store.learning.get("s")).error == "second"
+
+
+async def test_who_is_cancelled_while_the_row_is_written_leaves_both(
+    store: AsyncSessionStore, tmp_path: Path, hold: Any, eventually: Any
+) -> None:
+    """The file is written by then, so its row follows before anybody is told."""
+
+    async def is_written() -> bool:
+        return (tmp_path / "s" / "session.json").exists()
+
+    async with hold(store):
+        saving = asyncio.create_task(store.learning.save(session(error="kept"), directory=tmp_path))
+        await eventually(is_written)
+        saving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    assert (await store.learning.get("s")).error == "kept"
+
+
+async def test_what_a_crash_left_of_a_file_is_removed(store: AsyncSessionStore, tmp_path: Path) -> None:
+    """When that session is saved next; not what is new, is of another session, or is something else."""
+    top = tmp_path / "sessions"
+    left, new, other = (f".session.json.{digit * 16}" for digit in "0a9")
+    for place in (top / "s" / left, top / "s" / new, top / "s" / ".session.json.swp", top / "t" / other):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("torn")
+        if place.name != new:
+            os.utime(place, (0, time.time() - files.STALE_S - 1))
+    await store.learning.save(session(), directory=top)
+    assert set(os.listdir(top / "s")) == {"session.json", new, ".session.json.swp"}
+    assert os.listdir(top / "t") == [other]
+
+
+# -- the lock of a directory -----------------------------------------------------------------------
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Holds the lock as another store or process does."""
+    with closing((directory / ".recollect.lock").open("w")) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+async def test_the_lock_is_a_private_file_that_stays(store: AsyncSessionStore, tmp_path: Path) -> None:
+    """Beside the folders; no link in its place is followed, to save or to rebuild."""
+    await store.learning.save(session(), directory=tmp_path / "one")
+    place = tmp_path / "one" / ".recollect.lock"
+    assert (permissions(place), place.read_bytes()) == (0o600, b"")
+    place.unlink()
+    place.symlink_to(tmp_path / "elsewhere")
+    for call in (store.learning.save(session(), directory=tmp_path / "one"), store.learning.rebuild(tmp_path / "one")):
+        with pytest.raises(InvalidRecord, match=r"\.recollect\.lock is a link"):
+            await call
+    assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_a_lock_that_is_held_is_waited_for(store: AsyncSessionStore, tmp_path: Path) -> None:
+    """To save and to rebuild: neither reads nor writes before."""
+    write(tmp_path, "t", session("t"))
+    with locked(tmp_path):
+        waiting = [
+            asyncio.create_task(call)
+            for call in (store.learning.save(session(), directory=tmp_path), store.learning.rebuild(tmp_path))
+        ]
+        await asyncio.wait(waiting, timeout=0.05)
+        assert [task.done() for task in waiting] == [False, False]
+        write(tmp_path, "t", session("t", error="meanwhile"))
+        assert not (tmp_path / "s").exists()
+        await store.learning.save(session("u"), directory=tmp_path / "another")  # which nobody holds
+    await asyncio.gather(*waiting)
+    assert {each.id: each.error for each in await store.learning.list()} == {"s": None, "t": "meanwhile", "u": None}
+
+
+async def test_patience_with_a_lock_has_an_end(path: Path, tmp_path: Path) -> None:
+    """Of all who wait at the same time, not of one after the other. Nothing is stored, and no file written."""
+    top = tmp_path / "sessions"
+    write(top, "t", session("t"))
+    async with AsyncSessionStore(path, timeouts=Timeouts(busy_s=0.2)) as store:
+        with locked(top):
+            began = time.monotonic()
+            saves = [store.learning.save(session(f"s{n}"), directory=top) for n in range(10)]
+            results = await asyncio.gather(*saves, store.learning.rebuild(top), return_exceptions=True)
+            assert 0.2 <= time.monotonic() - began < 1.0
+        assert [type(result) for result in results] == [StoreBusy] * 11
+        assert "past the deadline; not stored, and no file was written" in str(results[0])
+        assert await store.learning.list() == []
+        assert set(os.listdir(top)) == {"t", ".recollect.lock"}
+        await store.learning.save(session(), directory=top)
+
+
+def native(task: asyncio.Task[Any], scope: anyio.CancelScope) -> None:
+    task.cancel()
+
+
+def scoped(task: asyncio.Task[Any], scope: anyio.CancelScope) -> None:
+    scope.cancel()
+
+
+@pytest.mark.parametrize("cancel", [native, scoped])
+async def test_who_is_cancelled_while_waiting_leaves_nothing(
+    store: AsyncSessionStore, tmp_path: Path, cancel: Callable[[Any, Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He leaves at once, no thread goes on trying, no descriptor stays open, and the lock is free for the next."""
+    await store.learning.save(session(), directory=tmp_path)
+    tries: list[str] = []
+    opening = files.open_lock
+    monkeypatch.setattr(files, "open_lock", lambda top, **how: tries.append(top) or opening(top, **how))
+    scope = anyio.CancelScope()
+
+    async def save() -> None:
+        with scope:
+            await store.learning.save(session(error="cancelled"), directory=tmp_path)
+
+    before = open_files()
+    with locked(tmp_path):
+        waiting = asyncio.create_task(save())
+        await asyncio.wait([waiting], timeout=0.03)
+        cancel(waiting, scope)
+        await asyncio.wait([waiting], timeout=5)
+        assert waiting.done()
+        tried = len(tries)
+        await asyncio.sleep(5 * lock.POLL_S)
+        assert 0 < len(tries) <= tried + 1
+    await until(lambda: open_files() == before)
+    assert await store.learning.save(session(error="next"), directory=tmp_path) == await store.learning.get("s")
+    assert open_files() == before
+    assert json.loads((tmp_path / "s" / "session.json").read_text())["error"] == "next"
+
+
+async def test_who_is_cancelled_as_the_thread_gets_the_lock_leaves_nothing(
+    store: AsyncSessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the thread then has is closed by the thread, for nobody else knows of it."""
+    await store.learning.save(session(), directory=tmp_path)
+    got, go_on = threading.Event(), threading.Event()
+    flock = fcntl.flock
+
+    def slow(descriptor: int, operation: int) -> None:
+        flock(descriptor, operation)
+        if operation & fcntl.LOCK_EX:
+            got.set()
+            go_on.wait(10)
+
+    before = open_files()
+    with monkeypatch.context() as patch:
+        patch.setattr(lock.fcntl, "flock", slow)
+        waiting = asyncio.create_task(store.learning.save(session(error="cancelled"), directory=tmp_path))
+        await asyncio.to_thread(got.wait, 10)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        go_on.set()
+        await until(lambda: open_files() == before)
+    await asyncio.wait_for(store.learning.save(session(error="next"), directory=tmp_path), 5)
+    assert (await store.learning.get("s")).error == "next"
+
+
+async def test_the_lock_is_not_left_to_a_child(tmp_path: Path) -> None:
+    """One that was forked meanwhile has the descriptor as well, and nobody closes it there."""
+    held = DirectoryLock(str(tmp_path), 0, is_made=True)
+    async with held:
+        child = os.dup(held._descriptor)  # shares the lock, as that of a child does
+        with pytest.raises(StoreBusy):
+            async with DirectoryLock(str(tmp_path), 0, is_made=True):
+                pass
+    async with DirectoryLock(str(tmp_path), 0, is_made=True):
+        os.close(child)
+
+
+async def test_a_store_that_cannot_write_takes_no_lock(path: Path, tmp_path: Path) -> None:
+    """Nothing is made where only a rebuild would write."""
+    write(tmp_path, "s", session())
+    async with AsyncSessionStore(path):
+        pass
+    async with AsyncSessionStore(path, readonly=True) as store:
+        with pytest.raises(ReadOnly):
+            await store.learning.rebuild(tmp_path)
+    assert not (tmp_path / ".recollect.lock").exists()
+
+
+def open_files() -> int:
+    """How many this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what a thread does that nobody waits for any more."""
+    end = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("directory", ["", 3, b"sessions", "a\x00b"], ids=ascii)

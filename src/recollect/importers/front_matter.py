@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 YAML_BYTES = 64 * 1024
@@ -43,7 +43,7 @@ def parse(text: str) -> Document:
         at = end
     body = "".join(lines[at:])
     left = YAML_BYTES
-    for block in chain(blocks, _later_blocks(body)):
+    for block in [*blocks, *_later_blocks(body)]:
         is_yaml = len(block) <= left
         left -= len(block) if is_yaml else 0
         front.update(_values(block) if is_yaml else _by_line(block))
@@ -106,14 +106,12 @@ def _looks_like_front_matter(lines: list[str]) -> bool:
     return bool(keys) and all(keys)
 
 
-def _later_blocks(body: str) -> Iterator[str]:
+def _later_blocks(body: str) -> list[str]:
     """Blocks further down, between two rules."""
     lines = list(outside_of_code(body))
     rules = [number for number, line in enumerate(lines) if line.rstrip() == "---"]
-    for begin, end in pairwise(rules):
-        inside = lines[begin + 1 : end]
-        if _looks_like_front_matter(inside):
-            yield "\n".join(inside)
+    between = [lines[begin + 1 : end] for begin, end in pairwise(rules)]
+    return ["\n".join(inside) for inside in between if _looks_like_front_matter(inside)]
 
 
 # -- values ----------------------------------------------------------------------------------------

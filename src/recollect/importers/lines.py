@@ -9,6 +9,10 @@ LONGEST = 64 * 1024 * 1024
 """bytes of a line that is read; a longer one is passed over"""
 
 
+_BOM = b"\xef\xbb\xbf"
+"""what some editors put before the first line"""
+
+
 class Line(NamedTuple):
     """A line without its end, and its number, counted from 1."""
 
@@ -86,7 +90,8 @@ class LineReader:
         if self._held_bytes > self._longest:
             self.too_long.append(self.number)
         elif self._held:
-            lines.append(Line(self.number, self._held[0] if len(self._held) == 1 else b"".join(self._held)))
+            text = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+            lines.append(Line(self.number, text.removeprefix(_BOM) if self.number == 1 else text))
         self._held = []
         self._held_bytes = 0
 

@@ -2,15 +2,18 @@
 
 An id becomes the name of a folder only if it is one plain name, and folders are entered without following
 links, so that nothing is written or read outside of the directory. A file is replaced as a whole: whoever
-reads it sees the old one or the new one, also after power was lost.
+reads it sees the old one or the new one, also after power was lost. A crash may leave a new one beside it that never
+took its place, `.session.json.<16 digits>`: the next save of that session removes it, once it is a minute old.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -26,6 +29,10 @@ from .models import RecordedOutcome
 
 SESSION = "session.json"
 PLAN = "plan.json"
+LOCK = ".recollect.lock"
+
+STALE_S = 60
+"""age at which a file that never took its place was left by a crash"""
 
 _LONGEST_NAME = 255
 """bytes that file systems allow"""
@@ -34,6 +41,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
 _IS_A_LINK = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_MAY_NOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Unreadable(Exception):
@@ -82,27 +90,67 @@ def _plain(value: Any) -> Any:
 
 
 def write(directory: str, session_id: str, content: bytes) -> str:
-    """Puts the file of a session in its place and returns its path; it survives power loss.
+    """Puts the file of a session in its place and returns its path; it survives power loss. The lock is held.
 
-    Folders that are not there are made with mode 0700, the file with 0600. Raises InvalidRecord for a
+    A folder that is not there is made with mode 0700, the file with 0600. Raises InvalidRecord for a
     folder that is a link, StoreFull, OSError.
     """
-    directory = os.path.abspath(os.path.expanduser(directory))
-    try:
-        _make(directory)
+    directory = _absolute(directory)
+    with _told(directory, session_id), _opened(directory, _FOLDER) as top:
+        with suppress(FileExistsError):
+            os.mkdir(session_id, 0o700, dir_fd=top)
+            os.fsync(top)
+        with _inside(top, session_id) as folder:
+            _remove_stale(folder, SESSION)
+            _replace(folder, SESSION, content)
+    return os.path.join(directory, session_id, SESSION)
+
+
+def open_lock(directory: str, *, is_made: bool) -> int | None:
+    """The file whose lock is that of the directory, opened; made if it is not there, with mode 0600.
+
+    is_made: the directory is made as well, with mode 0700. Else a file that cannot be made is None, when the
+    directory may only be read: nobody has the lock. Raises InvalidRecord for a link, StoreFull, OSError.
+    """
+    directory = _absolute(directory)
+    with _told(directory, LOCK):
+        if is_made:
+            _make(directory)
         with _opened(directory, _FOLDER) as top:
-            with suppress(FileExistsError):
-                os.mkdir(session_id, 0o700, dir_fd=top)
-                os.fsync(top)
-            with _inside(top, session_id) as folder:
-                _replace(folder, SESSION, content)
+            try:
+                return _open_lock(top, os.O_RDWR | os.O_CREAT)
+            except OSError as error:
+                if is_made or error.errno not in _MAY_NOT_WRITE:
+                    raise
+            with suppress(FileNotFoundError):
+                return _open_lock(top, os.O_RDONLY)
+    return None
+
+
+def _open_lock(top: int, flags: int) -> int:
+    try:
+        return os.open(LOCK, flags | os.O_NONBLOCK | _NO_LINK, 0o600, dir_fd=top)
+    except OSError as error:
+        if error.errno in _IS_A_LINK:
+            raise Unreadable("is a link, which is not followed") from None
+        raise
+
+
+def _absolute(directory: str) -> str:
+    return os.path.abspath(os.path.expanduser(directory))
+
+
+@contextmanager
+def _told(directory: str, name: str) -> Generator[None]:
+    """Turns what is wrong with a name in the directory into errors of a store."""
+    try:
+        yield
     except Unreadable as error:
-        raise InvalidRecord(f"{os.path.join(directory, session_id)} {error}; not stored") from None
+        raise InvalidRecord(f"{os.path.join(directory, name)} {error}; not stored") from None
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise StoreFull(f"no room for the files of {directory}; not stored") from error
         raise
-    return os.path.join(directory, session_id, SESSION)
 
 
 def _make(directory: str) -> None:
@@ -115,6 +163,14 @@ def _make(directory: str) -> None:
             os.mkdir(path, 0o700)
             with _opened(os.path.dirname(path), _FOLDER) as above:
                 os.fsync(above)
+
+
+def _remove_stale(folder: int, name: str) -> None:
+    left = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}")
+    for each in filter(left.fullmatch, os.listdir(folder)):
+        with suppress(OSError):
+            if time.time() - os.stat(each, dir_fd=folder, follow_symlinks=False).st_mtime > STALE_S:
+                os.unlink(each, dir_fd=folder)
 
 
 def _replace(folder: int, name: str, content: bytes) -> None:

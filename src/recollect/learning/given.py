@@ -60,7 +60,8 @@ def outcome_of(encoder: Encoder, session_id: str, value: Any, labels: Labels) ->
 
 
 def merged(known: Iterable[RecordedOutcome], given: Iterable[RecordedOutcome]) -> tuple[RecordedOutcome, ...]:
-    """One outcome for each edit: the later says what there is, and what it leaves empty is kept."""
+    """One outcome for each edit: the later says what there is, and what it leaves empty is kept. The table does the
+    same in a statement of its own (`table.put_outcomes`); the tests hold both to the same cases."""
     outcomes = {outcome.edit_id: outcome for outcome in known}
     for outcome in given:
         before = outcomes.get(outcome.edit_id)

@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +24,7 @@ from ..reports import REMEMBERED, Rejection
 from . import files
 from .files import Unreadable
 from .given import Given, Labels, labels_by_edit, session_of
+from .lock import POLL_S, Locks
 from .models import Rebuilt
 from .table import put_indexed, read_ids
 
@@ -31,6 +33,9 @@ AT_ONCE = 64
 
 CHUNK_BYTES = 1024 * 1024
 """of files in one chunk, unless one file is larger"""
+
+PAUSE_S = 2 * POLL_S
+"""between chunks: who saves in another process sees that the lock is free"""
 
 
 class _Parent(msgspec.Struct):
@@ -49,13 +54,13 @@ class _Chunk(NamedTuple):
 
 
 class Rebuild:
-    """One rebuild. `gate` is held from reading a chunk's files until their rows are committed, so that a
+    """One rebuild. The lock is held from reading a chunk's files until their rows are committed, so that a
     session that is saved meanwhile is not overwritten with what its file said before."""
 
-    def __init__(self, engine: Engine, encoder: Encoder, gate: asyncio.Lock, directory: str) -> None:
+    def __init__(self, engine: Engine, encoder: Encoder, locks: Locks, directory: str) -> None:
         self._engine = engine
         self._encoder = encoder
-        self._gate = gate
+        self._locks = locks
         self._directory = directory
         self._files = 0
         self._outcomes = 0
@@ -65,16 +70,16 @@ class Rebuild:
 
     async def run(self, progress: Callable[[int, int], object] | None) -> Rebuilt:
         """Reads all of it; see `Learning.rebuild`."""
+        known: list[str] = await self._engine.read(read_ids)  # before, for a session may come with its file meanwhile
         names = await to_thread.run_sync(self._in_order)
         done = 0
         while done < len(names):
-            async with self._gate:
-                chunk = await to_thread.run_sync(self._take, names[done : done + AT_ONCE])
-                await self._put(chunk)
-            done += chunk.done
+            if done:
+                await asyncio.sleep(PAUSE_S)
+            bring = partial(self._bring, names[done : done + AT_ONCE])
+            done += await self._locks.hold(self._directory, bring, is_made=False)
             if progress is not None:
                 progress(done, len(names))
-        known: list[str] = await self._engine.read(read_ids)
         there = set(names)
         return Rebuilt(
             files=self._files,
@@ -85,9 +90,14 @@ class Rebuild:
             without_file=tuple(id for id in known if id not in there),
         )
 
+    async def _bring(self, names: Sequence[str]) -> int:
+        """A chunk of the first of these; how many they were."""
+        chunk = await to_thread.run_sync(self._take, names)
+        if chunk.given:
+            await self._put(chunk)
+        return chunk.done
+
     async def _put(self, chunk: _Chunk) -> None:
-        if not chunk.given:
-            return
         given = list(chunk.given.values())
         lacking: set[str] = await self._engine.write(put_indexed, given, size=chunk.size, lane=Lane.BACKGROUND)
         self._sessions += len(given)

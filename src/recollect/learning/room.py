@@ -6,8 +6,8 @@ import asyncio
 import builtins
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -15,15 +15,15 @@ from ..encoding import Encoder, as_id
 from ..engine import Engine
 from ..errors import InvalidRecord, ReadOnly, StoreError
 from ..filters import Filter, as_list, page_size
+from ..options import Timeouts
 from . import files, table
 from .files import directory_of, folder_name
 from .given import Given, labels_by_edit, merged, outcome_of, plain, session_of
+from .lock import Locks, to_the_end
 from .models import Edit, EditOutcome, LearningSession, LearningStatus, OutcomeStatus, Rebuilt, RecordedOutcome
 from .rebuild import Rebuild
 
 Several = str | Sequence[str] | None
-
-T = TypeVar("T")
 
 
 class Learning:
@@ -33,11 +33,10 @@ class Learning:
     it, and can be rebuilt. Learning sessions belong to no user, and are not the sessions of `store.sessions`.
     """
 
-    def __init__(self, engine: Engine, encoder: Encoder) -> None:
+    def __init__(self, engine: Engine, encoder: Encoder, timeouts: Timeouts) -> None:
         self._engine = engine
         self._encoder = encoder
-        # Held over a file and its row, so that of two who save a session the same one is last in both.
-        self._gate = asyncio.Lock()
+        self._locks = Locks(timeouts.busy_s)
 
     async def save(
         self,
@@ -55,10 +54,13 @@ class Learning:
         and rationale.
 
         directory: writes `<directory>/<id>/session.json` first, with every outcome known of it, then the
-        table. If the latter fails, the file is there even so: save again, or `rebuild`.
+        table. If the latter fails, the file is there even so: save again, or `rebuild`. Of all who save with that
+        directory, in whatever process, one writes at a time, with the lock of `<directory>/.recollect.lock`, so
+        that file and table agree; whoever is cancelled after he began to write leaves when both are written.
 
         Raises InvalidRecord, also for a field that is not known, SessionNotFound for a parent that is not
-        there (then nothing is written, no file either); with a directory also OSError.
+        there; with a directory also OSError, and StoreBusy for a lock that was not free within
+        `timeouts.busy_s`. Then nothing is written, no file either.
         """
         given = session_of(self._encoder, session, labels_by_edit(self._encoder, edits))
         size = self._size(files.encoded(given))
@@ -66,22 +68,34 @@ class Learning:
             return await self._engine.write(table.save, given, session=given.session.id, size=size)
         place = directory_of(directory)
         folder_name(given.session.id)
-        async with self._gate:
-            return await self._save_with_file(given, place)
+        return await self._save_with_file(given, place)
 
     async def _save_with_file(self, given: Given, directory: str) -> LearningSession:
-        if self._engine.readonly:
-            raise ReadOnly("the store was opened with readonly=True; not stored, and no file was written")
-        known: list[RecordedOutcome] = await self._engine.read(table.read_known, given.session)
-        given = given._replace(outcomes=merged(known, given.outcomes))
-        content = files.encoded(given)
-        size = self._size(content)
-        path = await _to_the_end(files.write, directory, given.session.id, content)
+        self._check_writing()
+        await self._with_known(given)  # what is wrong with it is told before any folder is made
+        return await self._locks.hold(directory, partial(self._put, given, directory), is_made=True)
+
+    async def _put(self, given: Given, directory: str) -> LearningSession:
+        given, content = await self._with_known(given)
+        loop = asyncio.get_running_loop()
+        path = await to_the_end(loop.run_in_executor(None, files.write, directory, given.session.id, content))
         try:
-            return await self._engine.write(table.save, given, session=given.session.id, size=size)
+            return await self._engine.write(table.save, given, session=given.session.id, size=len(content))
         except StoreError as error:
             error.add_note(f"its file is written, {path}: save it again, or rebuild")
             raise
+
+    async def _with_known(self, given: Given) -> tuple[Given, bytes]:
+        """The session with every outcome known of it, and its file."""
+        known: list[RecordedOutcome] = await self._engine.read(table.read_known, given.session)
+        given = given._replace(outcomes=merged(known, given.outcomes))
+        content = files.encoded(given)
+        self._size(content)
+        return given, content
+
+    def _check_writing(self) -> None:
+        if self._engine.readonly:
+            raise ReadOnly("the store was opened with readonly=True; not stored, and no file was written")
 
     def _size(self, content: bytes) -> int:
         return self._encoder.within(len(content), "the learning session")
@@ -149,24 +163,12 @@ class Learning:
         none, stay as they are, for they may never have had one. No link is followed, and no file over
         `limits.row_bytes` is read. `progress` gets the numbers of sessions done and of all; what it raises
         ends the rebuild, as cancelling does; repeat it then. `redact` is called in a worker thread.
-        Raises FileNotFoundError, NotADirectoryError.
+        The lock of the directory (see `save`) is held over each of the chunks in which it is read, unless the
+        directory may only be read and has none. Raises FileNotFoundError, NotADirectoryError, OSError, StoreBusy.
         """
-        return await Rebuild(self._engine, self._encoder, self._gate, directory_of(directory)).run(progress)
-
-
-async def _to_the_end(call: Callable[..., T], *args: Any) -> T:
-    """What a call in a thread returns. Who is cancelled waits for its end even so: nothing stops a thread, and what
-    comes next must not be overtaken by it."""
-    running = asyncio.get_running_loop().run_in_executor(None, call, *args)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
-        if not running.cancelled():
-            running.exception()  # nobody asks for it any more
-        raise
+        place = directory_of(directory)
+        self._check_writing()
+        return await Rebuild(self._engine, self._encoder, self._locks, place).run(progress)
 
 
 def _each_of(allowed: Any, values: Several, name: str) -> builtins.list[str] | None:

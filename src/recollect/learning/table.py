@@ -59,7 +59,8 @@ ON CONFLICT (session_id, edit_id) DO UPDATE SET status = excluded.status,
   cluster_deltas = CASE WHEN excluded.cluster_deltas = '{{}}' THEN edit_outcomes.cluster_deltas
     ELSE excluded.cluster_deltas END,
   rationale = CASE WHEN excluded.rationale = '' THEN edit_outcomes.rationale ELSE excluded.rationale END"""
-"""what is said again takes the place of what was known, what is not said leaves it"""
+"""what is said again takes the place of what was known, what is not said leaves it. It is the rule of
+`given.merged`, which files need, once more: of several writers at once, none may undo what another one said."""
 
 
 # -- writing ---------------------------------------------------------------------------------------
