@@ -78,7 +78,7 @@ def test_a_title_is_text(value: object):
 
 
 @given(st.text(max_size=120))
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(derandomize=True, deadline=None, max_examples=150)
 def test_cleaning_twice_is_cleaning_once(text: str):
     """What was cleaned is clean: no invisible character, no space at an end, no two spaces, not too long."""
     try:

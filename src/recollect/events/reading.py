@@ -18,6 +18,7 @@ COLUMNS = (
     " e.payload, e.dedupe_key"
 )
 
+
 def recorded(row: Sequence[Any]) -> RecordedEvent:
     """A row of COLUMNS as a record."""
     id, at, kind, session_id, run_id, name, action, issue_id, path, anchor, text, payload, key = row
