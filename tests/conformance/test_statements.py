@@ -10,6 +10,7 @@ import pytest
 from recollect import AsyncSessionStore
 from recollect.engine.operation import Verb
 from recollect.engine.postgres.dialect import dialect as postgres
+from recollect.engine.postgres.fulltext import FULLTEXT as POSTGRES
 from recollect.engine.sqlite import run
 from recollect.engine.sqlite.fulltext import FULLTEXT
 from recollect.engine.sqlite.migrate import migrations, statements
@@ -71,12 +72,7 @@ def _parameters(statement):
     return {name: "[]" if isinstance(value, list | tuple) else None for name, value in statement.params.items()}
 
 
-FRAGMENTS = {
-    FULLTEXT.table: "search_terms AS f",
-    FULLTEXT.matches: "f.words @@ CAST(:match AS tsquery)",
-    FULLTEXT.score: "ts_rank(f.words, CAST(:match AS tsquery))",
-    FULLTEXT.id: "f.id",
-}
+FRAGMENTS = {getattr(FULLTEXT, name): getattr(POSTGRES, name) for name in ("table", "matches", "score", "id")}
 
 
 def of_sqlite_alone(sql: str) -> bool:

@@ -2,8 +2,12 @@
 -- Times are milliseconds UTC, costs millionths of a dollar, flags and states whole numbers.
 -- `session` is the inside number of a session and the distribution column of every table.
 
+CREATE TABLE recollect_schema (version BIGINT NOT NULL);
+INSERT INTO recollect_schema VALUES (0);
+
 -- one sequence numbers sessions, messages, ledger rows and events
 CREATE SEQUENCE store_sequence;
+SELECT nextval('store_sequence');  -- from now on its last value is one that was taken
 
 CREATE TABLE sessions (
   session BIGINT PRIMARY KEY,
@@ -269,11 +273,12 @@ CREATE TABLE index_state (
 );
 INSERT INTO index_state VALUES (1, 0, 0, 0, 0, 0, 0);
 
--- the full-text index: words already folded and separated by the segmenter
+-- the full-text index: words already folded and separated by the segmenter, keys of scopes among them;
+-- a row longer than a tsvector can tell the places of stands in several parts
 CREATE TABLE search_terms (
-  id BIGINT PRIMARY KEY,
+  id BIGINT NOT NULL,
+  part BIGINT NOT NULL,
   words TSVECTOR NOT NULL,
-  keys TEXT[] NOT NULL
+  PRIMARY KEY (id, part)
 );
 CREATE INDEX search_terms_words ON search_terms USING GIN (words);
-CREATE INDEX search_terms_keys ON search_terms USING GIN (keys);
