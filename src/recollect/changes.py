@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .access import Access
-from .engine.operation import Operation, one, tuples
+from .engine.operation import Operation, horizon, tuples
 from .errors import InvalidRecord
 from .events.names import matcher
 from .events.reading import COLUMNS as EVENT
@@ -51,10 +51,8 @@ def number_of(cursor: str) -> int:
 
 
 def read_last() -> Operation[int]:
-    """The id of the newest row there is."""
-    newest = yield one("SELECT MAX(id) AS id FROM messages")
-    event = yield one("SELECT MAX(id) AS id FROM events")
-    return max(newest.id or 0, event.id or 0)
+    """The number up to which every change is committed that ever will be."""
+    return (yield horizon())
 
 
 class Conditions(NamedTuple):

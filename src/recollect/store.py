@@ -51,10 +51,11 @@ _openings = itertools.count(1)
 class AsyncSessionStore:
     """A store of sessions, messages, usage and events.
 
-    target: a path (`~` is expanded, missing folders are made with mode 0700, the file with 0600), or
-    `":memory:"`. durability: what an acknowledged write survives. readonly: nothing is created or
-    written. limits, timeouts: every bound there is. redact: applied to every text before it is stored.
-    connect: replaces `sqlite3.connect`, for another build of SQLite.
+    target: a path (`~` is expanded, missing folders are made with mode 0700, the file with 0600),
+    `":memory:"`, or the DSN of a PostgreSQL database (`postgresql://…`; a preview). durability: what an
+    acknowledged write survives. readonly: nothing is created or written. limits, timeouts: every bound there
+    is. redact: applied to every text before it is stored. connect: replaces `sqlite3.connect`, for another
+    build of SQLite.
 
     Nothing happens until `async with store:` or `await store.open()`. One store belongs to one event
     loop; its methods may be called from any number of tasks.
@@ -373,7 +374,7 @@ def _engine(
     if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidRecord(f"a store is a path, ':memory:' or a DSN, not {target!r}")
     if name.startswith(("postgresql://", "postgres://")):
-        raise InvalidRecord("PostgreSQL is not supported by this version: give the path of a SQLite file")
+        return _server(name, durability, readonly, limits, timeouts)
     if readonly and name == ":memory:":
         raise InvalidRecord("a store in memory begins empty: readonly=True makes no sense of it")
     from .engine.sqlite.engine import SqliteEngine
@@ -381,3 +382,11 @@ def _engine(
     return SqliteEngine(
         name, durability=durability, readonly=readonly, limits=limits, timeouts=timeouts, connector=connect
     )
+
+
+def _server(dsn: str, durability: Durability, readonly: bool, limits: Limits, timeouts: Timeouts) -> Engine:
+    try:
+        from .engine.postgres.engine import PostgresEngine
+    except ModuleNotFoundError as error:
+        raise InvalidRecord(f"PostgreSQL needs the extra recollect[postgres]: {error}") from error
+    return PostgresEngine(dsn, durability=durability, readonly=readonly, limits=limits, timeouts=timeouts)

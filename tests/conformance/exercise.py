@@ -23,7 +23,6 @@ from recollect import (
     TitleTaken,
     TurnTaken,
 )
-from recollect.engine.operation import execute
 from recollect.events.given import EventRow, Recording, prepare
 from recollect.events.record import record
 from recollect.importers import claude_code, hermes, little_loops, openjarvis, power_loop
@@ -272,7 +271,7 @@ async def scoped(store: AsyncSessionStore) -> None:
 
 async def searches(store: AsyncSessionStore) -> None:
     """Every order, scope and filter."""
-    await store.write(_event, 10**6)
+    await store.events.record({"kind": "tool", "session_id": "root", "text": "it happened"})
     filters = [
         {}, {"session": "root"}, {"user_id": ["u", "u2"]}, {"session": "root", "user_id": "u"},
         {"source": "x", "exclude_source": "z", "role": "user", **BETWEEN}, {"kinds": "event"}, {"kinds": "message"},
@@ -284,13 +283,6 @@ async def searches(store: AsyncSessionStore) -> None:
             if hits:
                 cursor = hits[0].cursor
                 [hit async for hit in store.search("hello OR happened", order=order, after=cursor, **given)]
-
-
-def _event(id_: int):
-    yield execute(
-        "INSERT INTO events (id, at, kind, session_id, text) VALUES (:id, 0, 'tool', 'root', 'it happened')", id=id_
-    )
-    yield execute("UPDATE sequence SET last = :id", id=id_)
 
 
 async def watching(store: AsyncSessionStore) -> None:

@@ -11,7 +11,7 @@ import recollect
 from recollect.engine.operation import Operation, Statement, Verb
 
 SOURCE = Path(recollect.__file__).parent
-VOCABULARY = {"one", "all", "tuples", "execute", "many", "lock", "ids", "record_event", "_audit"}
+VOCABULARY = {"one", "all", "tuples", "execute", "many", "lock", "ids", "horizon", "record_event", "_audit"}
 
 
 class Recorder:

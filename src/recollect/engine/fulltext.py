@@ -69,6 +69,10 @@ class FullText(Protocol):
         """The value of `:match`: the query, within rows that carry one of `keys` (none: all rows)."""
         ...
 
+    def lock(self) -> Statement:
+        """Keeps others from changing the index, or how far it has read, until the end of the transaction."""
+        ...
+
     def insert(self, rows: Sequence[tuple[int, str, str]]) -> Statement:
         """Adds (id, words, keys); an id must not be there yet."""
         ...

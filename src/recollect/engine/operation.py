@@ -29,6 +29,7 @@ class Verb(IntEnum):
     LOCK = 4
     IDS = 5
     TUPLES = 6
+    HORIZON = 7
 
 
 class Statement(NamedTuple):
@@ -85,6 +86,12 @@ def lock(*session_ids: str) -> Statement:
 def ids(n: int) -> Statement:
     """The next `n` numbers (n ≥ 1) of the store's one sequence, ascending, never given out again."""
     return Statement(Verb.IDS, "", n)
+
+
+def horizon() -> Statement:
+    """The number of the store's one sequence up to which all are decided: their rows are committed, or will never
+    be. In a read it must come first: what it tells is true of the snapshot taken after it."""
+    return Statement(Verb.HORIZON, "", None)
 
 
 class Failed(NamedTuple):

@@ -33,6 +33,7 @@ _CLEARED = f"{TEXT} WHERE m.state = 3 ORDER BY m.id LIMIT :n"
 
 def erase_chunk(fulltext: FullText) -> Operation[bool]:
     """Erases some rows of a deleted session, or cleared ones, with their entries; True while there may be more."""
+    yield fulltext.lock()
     state = yield from read_state()
     if state.version > VERSION:
         return False
@@ -80,6 +81,7 @@ def _erase_events_of(fulltext: FullText, gone: Row) -> Operation[None]:
 def erase_events(fulltext: FullText, ids: Sequence[int]) -> Operation[None]:
     """Erases events with their entries. A damaged index does not stop it: it is made anew. Raises
     SchemaTooNew where the index is kept by a newer recollect, which knows their entries."""
+    yield fulltext.lock()
     state = yield from read_state()
     if state.version > VERSION and min(ids) <= state.watermark:
         raise too_new(state.version)

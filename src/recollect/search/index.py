@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..engine.fulltext import FullText, IndexDamaged
-from ..engine.operation import Operation, Row, all, execute, one
+from ..engine.operation import Operation, Row, all, execute, horizon, one
 from ..errors import SchemaTooNew
 from ..journal import OTHERS
 from .calls import texts_of_calls
@@ -187,7 +187,7 @@ SELECT m.id, SUBSTR(m.content, 1, :most) AS content, LENGTH(m.content) AS conten
 FROM messages m JOIN sessions s ON s.session = m.session"""
 """what an entry of a message is made of"""
 
-_MESSAGES = f"{TEXT} WHERE m.id > :after ORDER BY m.id LIMIT :n"
+_MESSAGES = f"{TEXT} WHERE m.id > :after AND m.id <= :top ORDER BY m.id LIMIT :n"
 
 _EVENT_TEXT = """
 SELECT id, name, action, issue_id, path, SUBSTR(text, 1, :most) AS text, LENGTH(text) AS text_size, session_id, user_id,
@@ -212,16 +212,19 @@ class Indexed(NamedTuple):
 
 def index_chunk(fulltext: FullText, rows: int, size: int) -> Operation[Indexed]:
     """Indexes the next rows: at most so many, and no further one after so many bytes of text."""
+    yield fulltext.lock()
+    top = yield horizon()  # what is not decided is left for later: the watermark must not pass a row to come
     lag = yield from read_lag()
     if lag.version != VERSION or not lag.is_behind:
         return Indexed(lag, 0, 0)
     state = yield from read_state()
+    top = min(top, lag.last)
     entries: list[Entry] = []
     reached, taken = lag.watermark, 0
-    while reached < lag.last and len(entries) < rows and taken < size:
+    while reached < top and len(entries) < rows and taken < size:
         # The first alone; then as many as there is room for, if they are like those before.
         n = min(_STEP, rows - len(entries), (size - taken) * len(entries) // max(1, taken)) or 1
-        step = yield from _next_rows(reached, state.row_bytes, n)
+        step = yield from _next_rows(reached, top, state.row_bytes, n)
         for as_entry, row in step:
             entries.append(as_entry(row, state.row_bytes))
             taken += entries[-1].bytes
@@ -229,7 +232,7 @@ def index_chunk(fulltext: FullText, rows: int, size: int) -> Operation[Indexed]:
             if taken >= size:
                 break
         else:
-            reached = reached if len(step) == n else lag.last
+            reached = reached if len(step) == n else top
     found = [(entry.id, entry.words, entry.keys) for entry in entries if entry.words]
     if found:
         yield fulltext.insert(found)
@@ -243,10 +246,10 @@ def index_chunk(fulltext: FullText, rows: int, size: int) -> Operation[Indexed]:
     return Indexed(lag, len(entries), taken)
 
 
-def _next_rows(after: int, most: int, n: int) -> Operation[list[tuple[Callable[[Row, int], Entry], Row]]]:
+def _next_rows(after: int, top: int, most: int, n: int) -> Operation[list[tuple[Callable[[Row, int], Entry], Row]]]:
     """The next rows of both kinds, by id, each with what makes an entry of it."""
-    messages = yield all(_MESSAGES, after=after, n=n, most=most)
-    events = yield all(_EVENTS, after=after, n=n, most=most)
+    messages = yield all(_MESSAGES, after=after, top=top, n=n, most=most)
+    events = yield all(_EVENTS, after=after, top=top, n=n, most=most)
     found = [(_message_entry, row) for row in messages]
     if not events:
         return found
@@ -274,6 +277,7 @@ def condemn_seen(watermark: int, version: int) -> Operation[bool]:
 
 def reset_step(fulltext: FullText, row_bytes: int) -> Operation[bool]:
     """One step towards an empty index of our version; True when it is there."""
+    yield fulltext.lock()
     state = yield from read_state()
     if state.version >= VERSION:
         return True  # another process was faster, or is newer than we are
@@ -324,6 +328,7 @@ def reworded(
     """Runs `change`, which gives these messages (or what `texts` fetches) other words; those that are indexed
     change with it. A damaged index does not stop it: it is made anew. Raises SchemaTooNew before anything is
     changed."""
+    yield fulltext.lock()
     state = yield from read_state()
     if state.version > VERSION and min(ids) <= state.watermark:
         raise too_new(state.version)

@@ -49,6 +49,9 @@ PURGE_PAGES, PURGE_STEPS = 64, 8
 PURGE_REST = 99
 """for so many times as long as a purge took there is no other"""
 
+UNDECIDED_S = 0.02
+"""between looks at rows that others have committed out of order (PostgreSQL)"""
+
 PAUSE_S, BUSY_PAUSE_S = 5.0, 1.0
 """between tries, after an error that may pass"""
 
@@ -173,8 +176,11 @@ class Keeper:
             self._lag, _ = await self._engine.read(read_work)
         while self._lag.is_behind:
             lane, rows, size = self._pace(self._lag)
+            before = self._lag.watermark
             chunk: Indexed = await self._write(index_chunk, self._engine.fulltext, rows, size, lane=lane)
             self._lag = chunk.lag
+            if chunk.lag.is_behind and chunk.lag.watermark <= before:
+                await asyncio.sleep(UNDECIDED_S)  # what is next is in a transaction that is still open
             if chunk.rows:
                 self._row_bytes = chunk.bytes // chunk.rows
             self._untidy = True

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ..fulltext import AllOf, AnyOf, Match, Phrase
-from ..operation import Operation, Statement, execute, many
+from ..operation import Operation, Statement, execute, many, one
 
 _PLACES = 16_000
 _SAME = 250
@@ -35,6 +35,10 @@ class PostgresFullText:
         """A tsquery: every token quoted, so that no input is syntax."""
         words = _query(match)
         return f"({' | '.join(_quoted('K' + key) for key in keys)}) & ({words})" if keys else words
+
+    def lock(self) -> Statement:
+        """Locks the row that says how far the index has read."""
+        return one("SELECT single FROM index_state FOR UPDATE")
 
     def insert(self, rows: Sequence[tuple[int, str, str]]) -> Statement:
         """Adds rows."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..fulltext import AllOf, AnyOf, Match, Phrase
-from ..operation import Operation, Statement, execute, many, one
+from ..operation import Operation, Statement, execute, lock, many, one
 
 _CREATE = """
 CREATE VIRTUAL TABLE IF NOT EXISTS search_index USING fts5(content, keys, content='',
@@ -38,6 +38,10 @@ class SqliteFullText:
         """An FTS5 query: every token quoted, so that no input is syntax."""
         words = f"content : ({_fts5(match)})"
         return f"keys : ({' OR '.join(map(_quoted, keys))}) AND {words}" if keys else words
+
+    def lock(self) -> Statement:
+        """Nothing: the writer is alone."""
+        return lock()
 
     def insert(self, rows: Sequence[tuple[int, str, str]]) -> Statement:
         """Adds rows."""

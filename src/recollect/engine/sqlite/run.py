@@ -51,6 +51,8 @@ def perform(connection: sqlite3.Connection, statement: Statement) -> Any:
     if verb is Verb.IDS:
         last = connection.execute("UPDATE sequence SET last = last + ? RETURNING last", (params,)).fetchone()[0]
         return range(last - params + 1, last + 1)
+    if verb is Verb.HORIZON:
+        return connection.execute("SELECT last FROM sequence").fetchone()[0]  # what is numbered is committed
     cursor = _execute(connection, sql, params)
     if verb is Verb.EXECUTE:
         return cursor.rowcount

@@ -1,0 +1,80 @@
+"""psycopg's exceptions → ours, by SQLSTATE. What the driver says is kept as the cause."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import errors as pg
+
+from ...errors import (
+    InvalidQuery,
+    InvalidRecord,
+    ReadOnly,
+    SearchTimeout,
+    StoreBusy,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+)
+
+_BY_CLASS: dict[str, tuple[type[StoreError], str]] = {
+    "53": (StoreFull, "the server has no room, or no resources; not stored"),
+    "XX": (StoreDamaged, "the server reports damage; not stored"),
+    "58": (StoreDamaged, "the server's disk failed; not stored"),
+    "22": (InvalidRecord, "the database refused a value; not stored"),
+    "23": (InvalidRecord, "the database refused a value; not stored"),
+    "28": (ReadOnly, "the server does not let this user in"),
+    "57": (StoreBusy, "the server is starting or stopping; not stored"),
+    "08": (StoreBusy, "the server cannot be reached; not stored"),
+}
+"""by the first two characters of the code: postgresql.org/docs/current/errcodes-appendix.html"""
+
+_BY_CODE: dict[str | None, tuple[type[StoreError], str]] = {
+    pg.QueryCanceled.sqlstate: (SearchTimeout, "the read took longer than its deadline and was stopped"),
+    pg.LockNotAvailable.sqlstate: (StoreBusy, "another transaction held what this needs for too long; not stored"),
+    pg.ReadOnlySqlTransaction.sqlstate: (ReadOnly, "the server, or this connection, only reads; not stored"),
+    pg.InsufficientPrivilege.sqlstate: (ReadOnly, "the role may not do this; not stored"),
+    pg.TooManyConnections.sqlstate: (StoreBusy, "the server takes no more connections"),
+    pg.ProgramLimitExceeded.sqlstate: (InvalidRecord, "a value is larger than the server takes; not stored"),
+}
+
+_AGAIN = (pg.DeadlockDetected, pg.SerializationFailure)
+"""the transaction was undone for another's sake: it may be tried again"""
+
+
+def translate(error: psycopg.Error) -> StoreError:
+    """The error a caller gets for one of the driver's."""
+    code = error.sqlstate or ""
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    if is_lost(error):
+        kind, meaning = StoreBusy, "the connection to the server was lost; not stored"
+    else:
+        kind, meaning = _BY_CODE.get(code) or _BY_CLASS.get(code[:2]) or (InvalidQuery, "PostgreSQL")
+    ours = kind(f"{meaning} ({text})")
+    ours.__cause__ = error
+    return ours
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is gone: the statement may or may not have been carried out."""
+    if isinstance(error, pg.AdminShutdown | pg.CrashShutdown | pg.IdleInTransactionSessionTimeout):
+        return True
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and error.sqlstate is None
+
+
+def may_be_tried_again(error: BaseException) -> bool:
+    """Whether the whole transaction was undone for another's sake, or never came to the server."""
+    return isinstance(error, _AGAIN) or is_lost(error)
+
+
+def concerns_all(error: BaseException) -> bool:
+    """Whether the error is not the operation's alone."""
+    if may_be_tried_again(error):
+        return True
+    return isinstance(error, psycopg.Error) and isinstance(
+        translate(error), StoreBusy | StoreFull | StoreDamaged | ReadOnly
+    )
+
+
+def is_race(error: BaseException) -> bool:
+    """Whether another transaction was faster with the same name: the operation sees it if it runs again."""
+    return isinstance(error, pg.UniqueViolation | pg.ForeignKeyViolation)

@@ -1,0 +1,100 @@
+"""Every engine does what the rooms ask of it: all of it is run on each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import psycopg
+import psycopg_pool  # noqa: F401 -- its loading reads a file, which is not to be done on the loop
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from recollect import AsyncSessionStore, InvalidQuery, ReadOnly, SessionNotFound
+
+from .exercise import exercise
+
+
+@pytest.fixture
+async def dsn(postgres_dsn: str) -> AsyncIterator[str]:
+    """An empty schema on the server, as a store is given it."""
+    given = conninfo_to_dict(postgres_dsn)
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
+        await connection.execute("CREATE SCHEMA recollect_store")
+        place = make_conninfo(
+            dbname=given["dbname"], user=given.get("user"), password=given.get("password"), port=given.get("port")
+        )
+        yield f"postgresql://?{'&'.join(_as_query(place, given))}"
+        await connection.execute("DROP SCHEMA recollect_store CASCADE")
+
+
+def _as_query(_: str, given: dict[str, object]) -> list[str]:
+    from urllib.parse import quote
+
+    wanted = {**given, "options": "-c search_path=recollect_store"}
+    return [f"{name}={quote(str(value), safe='')}" for name, value in wanted.items() if value is not None]
+
+
+async def test_postgresql_does_all_that_the_rooms_ask(dsn: str):
+    """Every operation of every room, with every filter and on every branch."""
+    async with AsyncSessionStore(dsn) as store:
+        await exercise(store)
+        assert (await store.check()).is_sound
+
+
+async def test_what_a_store_on_postgresql_has_acknowledged_is_there_for_the_next(dsn: str):
+    """Appended by many tasks at once, in the order of each session's calls; found again, read by another store."""
+    async with AsyncSessionStore(dsn) as store:
+        for n in range(8):
+            await store.sessions.create(f"s{n}", user_id=f"u{n % 2}")
+
+        async def say(session_id: str) -> None:
+            for k in range(25):
+                await store.messages.append(session_id, role="user", content=f"word {k} of {session_id}")
+
+        await asyncio.gather(*[say(f"s{n}") for n in range(8)])
+        await asyncio.gather(*[store.messages.append("s0", role="user", content=f"at once {k}") for k in range(20)])
+        hits = [hit async for hit in store.search("word", user_id="u1", limit=None)]
+        assert {hit.session_id for hit in hits} == {"s1", "s3", "s5", "s7"}
+        assert len(hits) == 100
+    async with AsyncSessionStore(dsn, readonly=True) as other:
+        said = [message.content async for message in other.messages.stream("s0")]
+        assert said == [f"word {k} of s0" for k in range(25)] + [f"at once {k}" for k in range(20)]
+        with pytest.raises(ReadOnly):
+            await other.messages.append("s0", role="user", content="x")
+
+
+async def test_an_operation_that_raises_on_postgresql_fails_alone(dsn: str):
+    """Its batch-mates are stored, and the engine goes on."""
+    async with AsyncSessionStore(dsn) as store:
+        await store.sessions.create("s")
+        calls = [store.messages.append(id, role="user", content=id) for id in ("s", "missing", "s", "absent", "s")]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [isinstance(outcome, SessionNotFound) for outcome in outcomes] == [False, True, False, True, False]
+        assert await store.messages.count("s") == 3
+        with pytest.raises(InvalidQuery):
+            await store.query("SELECT nonsense FROM nowhere")
+        with pytest.raises(InvalidQuery):
+            await store.query("DELETE FROM messages")
+        assert (await store.query("SELECT COUNT(*) AS n FROM messages"))[0].n == 3
+
+
+async def test_a_watch_on_postgresql_tells_what_other_stores_commit(dsn: str):
+    """In one order, each once, though their transactions overlap."""
+    async with AsyncSessionStore(dsn) as store, AsyncSessionStore(dsn) as other:
+        for n in range(4):
+            await store.sessions.create(f"s{n}")
+        async with asyncio.timeout(20), store.watch(kinds="message") as live:
+            writes = [
+                each.messages.append(f"s{n % 4}", role="user", content=str(n))
+                for n in range(100)
+                for each in (store, other)
+            ]
+            told = asyncio.create_task(_take(live, len(writes)))
+            refs = await asyncio.gather(*writes)
+            seen = await told
+        assert seen == sorted(ref.id for ref in refs)
+
+
+async def _take(live, n: int) -> list[int]:
+    return [(await anext(live)).id for _ in range(n)]
