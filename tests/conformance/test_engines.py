@@ -10,7 +10,7 @@ import psycopg_pool  # noqa: F401 -- its loading reads a file, which is not to b
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from recollect import AsyncSessionStore, InvalidQuery, ReadOnly, SessionNotFound
+from recollect import AsyncSessionStore, InvalidQuery, ReadOnly, SessionNotFound, StoreBusy, WriteUnknown
 
 from .exercise import exercise
 
@@ -98,3 +98,48 @@ async def test_a_watch_on_postgresql_tells_what_other_stores_commit(dsn: str):
 
 async def _take(live, n: int) -> list[int]:
     return [(await anext(live)).id for _ in range(n)]
+
+
+async def test_whoever_kills_the_connections_to_postgresql_loses_nothing_that_was_acknowledged(
+    dsn: str, postgres_dsn: str
+):
+    """Batches run again on a new connection; where COMMIT was under way that is told, and repeating is harmless."""
+    async with AsyncSessionStore(dsn) as store:
+        for n in range(4):
+            await store.sessions.create(f"s{n}")
+        acknowledged: dict[str, set[str]] = {f"s{n}": set() for n in range(4)}
+
+        async def say(n: int, k: int) -> None:
+            for m in range(40):
+                word = f"{k}.{m}"
+                for _ in range(20):
+                    try:
+                        await store.messages.append(f"s{n}", role="user", content=word, external_id=word)
+                        break
+                    except (WriteUnknown, StoreBusy):
+                        continue
+                acknowledged[f"s{n}"].add(word)
+
+        async def kill() -> int:
+            killed = 0
+            async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
+                for _ in range(12):
+                    await asyncio.sleep(0.03)
+                    rows = await connection.execute(
+                        "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                        " WHERE application_name = 'recollect'"
+                    )
+                    killed += (await rows.fetchone() or (0,))[0]
+            return killed
+
+        killing = asyncio.create_task(kill())
+        await asyncio.gather(*[say(n, k) for n in range(4) for k in range(4)])
+        assert await killing > 4
+        for session_id, words in acknowledged.items():
+            for _ in range(5):  # the readers' connections were killed as well
+                try:
+                    found = [message.content async for message in store.messages.stream(session_id)]
+                    break
+                except StoreBusy:
+                    continue
+            assert sorted(found) == sorted(words), "each once"

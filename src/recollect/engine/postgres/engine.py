@@ -142,7 +142,11 @@ class PostgresEngine:
         patience = max(1, int(self._timeouts.busy_s * 1000))
         options = f"-c synchronous_commit={flush} -c lock_timeout={patience}"
         given = conninfo_to_dict(self._dsn).get("options")
-        return {"autocommit": True, "options": f"{given} {options}" if given else options}
+        return {
+            "autocommit": True,
+            "fallback_application_name": "recollect",
+            "options": f"{given} {options}" if given else options,
+        }
 
     async def aclose(self, timeout_s: float) -> None:
         """Drains the queues, then closes."""
