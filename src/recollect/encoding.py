@@ -104,6 +104,11 @@ def count(value: int | None, name: str) -> int | None:
     return value
 
 
+def storable(text: str) -> str:
+    """The text with U+FFFD in place of what a database refuses."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
 def json_value(text: str | None) -> Any:
     """A JSON column's value."""
     return None if text is None else decode_json(text)

@@ -16,7 +16,7 @@ from .changes import Wanted
 from .check import Checked, check_orphans, check_page
 from .encoding import Encoder
 from .engine import Engine
-from .engine.operation import Operation
+from .engine.operation import Operation, nothing
 from .errors import InvalidRecord, again
 from .events.room import Events
 from .fields import SearchOptions, TransportFields
@@ -298,7 +298,7 @@ class AsyncSessionStore:
 
         Raises the error of a receipt that failed and that nobody awaited; several are named in its notes.
         """
-        await self._engine.write(_barrier)
+        await self._engine.write(nothing)
         if index and self._keeper is not None:
             lag = await self._engine.read(read_lag)
             await self._keeper.reach(lag.last)
@@ -352,12 +352,6 @@ class AsyncSessionStore:
 
 _REMEMBERED = 1_000
 """errors of receipts kept for `flush`"""
-
-
-def _barrier() -> Operation[None]:
-    """Writes nothing; what was queued before it is committed when it is."""
-    return
-    yield
 
 
 def _durability(value: str) -> Durability:

@@ -94,6 +94,12 @@ def horizon() -> Statement:
     return Statement(Verb.HORIZON, "", None)
 
 
+def nothing() -> Operation[None]:
+    """Writes nothing; what was queued before it is committed when it is."""
+    return
+    yield
+
+
 class Failed(NamedTuple):
     """The outcome of one item of a coalesced operation that could not be done."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from ..encoding import EPOCH
+from ..encoding import EPOCH, storable
 from ..errors import InvalidRecord
 from .typed import Event, IssueEvent, LoopEvent, ToolEvent, args_hash
 
@@ -231,10 +231,7 @@ def _text(given: Mapping[str, Any], *names: str) -> str | None:
 
 def _storable(value: str) -> str:
     """What a database refuses becomes U+FFFD here, so that no event is refused for it."""
-    return _UNSTORABLE.sub("\ufffd", value[:_WORDS_MOST])
-
-
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+    return storable(value[:_WORDS_MOST])
 
 
 def _words(given: Mapping[str, Any]) -> str | None:

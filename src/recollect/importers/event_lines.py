@@ -25,18 +25,21 @@ CHUNK_BYTES = 1024 * 1024
 
 
 class EventLines(ABC):
-    """One file. Who makes something of its lines says `take`, and `state` for what later lines need to know."""
+    """One file. Who makes something of its lines says `take`, and which record, `Known`, has what later lines need
+    to know: it travels in the cursor."""
 
     importer: ClassVar[str]
     version: ClassVar[int]
+    Known: ClassVar[type[msgspec.Struct]]
 
     def __init__(self, file: SourceFile, cursor: Cursor | None, encoder: Encoder) -> None:
         self.path = file.path
         self._encoder = encoder
+        self._known: Any = self.Known()
         self._file: BinaryIO = open_file(file.path)
         try:
             self.stat = os.fstat(self._file.fileno())
-            goes_on = cursor is not None and cursor.continues(self._file) and self.restore(cursor.kept.own)
+            goes_on = cursor is not None and cursor.continues(self._file) and self._restore(cursor.kept.own)
             position, number = (cursor.position, cursor.kept.line) if cursor and goes_on else (0, 0)
             self._lines = LineReader(self._file, position, number, _is_whole)
         except BaseException:
@@ -44,13 +47,13 @@ class EventLines(ABC):
             raise
         self._begin()
 
-    @abstractmethod
-    def restore(self, own: msgspec.Raw) -> bool:
-        """Takes up the state of a cursor; False where it cannot be understood: the file is read again."""
-
-    @abstractmethod
-    def state(self) -> Any:
-        """What is to be known when the file is read on; JSON."""
+    def _restore(self, own: msgspec.Raw) -> bool:
+        """Takes up what is in a cursor; False where it cannot be understood: the file is read again."""
+        try:
+            self._known = msgspec.json.decode(own, type=self.Known)
+        except msgspec.MsgspecError:
+            return False
+        return True
 
     @abstractmethod
     def take(self, line: Line) -> None:
@@ -119,7 +122,7 @@ class EventLines(ABC):
 
     def _cursor(self) -> Cursor:
         device, inode = identity(self.stat)
-        own = msgspec.Raw(msgspec.json.encode(self.state()))
+        own = msgspec.Raw(msgspec.json.encode(self._known))
         kept = Kept(self.stat.st_mtime_ns, self._lines.number, self._lines.ended, own)
         tail = tail_hash(self._file, self.position)
         return Cursor(self.path, device, inode, self.position, self.stat.st_size, tail, kept)

@@ -186,25 +186,13 @@ class LoopLog(EventLines):
 
     importer = IMPORTER
     version = VERSION
+    Known = _Known
 
     def __init__(self, file: SourceFile, cursor: Cursor | None, encoder: Encoder) -> None:
-        self._known = _Known()
         super().__init__(file, cursor, encoder)
         if self._known.run_id is None:
             run = run_of(self.path, _state_beside(self.path, encoder.row_bytes))
             self._known.run_id, self._known.loop = encoder.text(run.id, "run_id"), encoder.text(run.loop, "loop")
-
-    def restore(self, own: msgspec.Raw) -> bool:
-        """The run, and the time of the line before."""
-        try:
-            self._known = msgspec.json.decode(own, type=_Known)
-        except msgspec.MsgspecError:
-            return False
-        return True
-
-    def state(self) -> _Known:
-        """The same."""
-        return self._known
 
     def take(self, line: Line) -> None:
         """One event."""

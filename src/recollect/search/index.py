@@ -218,21 +218,7 @@ def index_chunk(fulltext: FullText, rows: int, size: int) -> Operation[Indexed]:
     if lag.version != VERSION or not lag.is_behind:
         return Indexed(lag, 0, 0)
     state = yield from read_state()
-    top = min(top, lag.last)
-    entries: list[Entry] = []
-    reached, taken = lag.watermark, 0
-    while reached < top and len(entries) < rows and taken < size:
-        # The first alone; then as many as there is room for, if they are like those before.
-        n = min(_STEP, rows - len(entries), (size - taken) * len(entries) // max(1, taken)) or 1
-        step = yield from _next_rows(reached, top, state.row_bytes, n)
-        for as_entry, row in step:
-            entries.append(as_entry(row, state.row_bytes))
-            taken += entries[-1].bytes
-            reached = row.id
-            if taken >= size:
-                break
-        else:
-            reached = reached if len(step) == n else top
+    entries, reached = yield from _gather(lag.watermark, min(top, lag.last), state.row_bytes, rows, size)
     found = [(entry.id, entry.words, entry.keys) for entry in entries if entry.words]
     if found:
         yield fulltext.insert(found)
@@ -243,7 +229,26 @@ def index_chunk(fulltext: FullText, rows: int, size: int) -> Operation[Indexed]:
         left_out=left_out,
     )
     lag = lag._replace(watermark=reached, unindexed_bytes=lag.unindexed_bytes + left_out)
-    return Indexed(lag, len(entries), taken)
+    return Indexed(lag, len(entries), sum(entry.bytes for entry in entries))
+
+
+def _gather(after: int, top: int, most: int, rows: int, size: int) -> Operation[tuple[list[Entry], int]]:
+    """Entries of the rows behind `after`, up to `top`, and how far they reach."""
+    entries: list[Entry] = []
+    reached, taken = after, 0
+    while reached < top and len(entries) < rows and taken < size:
+        # The first alone; then as many as there is room for, if they are like those before.
+        n = min(_STEP, rows - len(entries), (size - taken) * len(entries) // max(1, taken)) or 1
+        step = yield from _next_rows(reached, top, most, n)
+        for as_entry, row in step:
+            entries.append(as_entry(row, most))
+            taken += entries[-1].bytes
+            reached = row.id
+            if taken >= size:
+                break
+        else:
+            reached = reached if len(step) == n else top
+    return entries, reached
 
 
 def _next_rows(after: int, top: int, most: int, n: int) -> Operation[list[tuple[Callable[[Row, int], Entry], Row]]]:

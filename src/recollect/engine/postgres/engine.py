@@ -4,7 +4,6 @@ results out."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -17,14 +16,12 @@ from ...errors import ReadOnly, SearchTimeout, StoreBusy, StoreClosed, StoreErro
 from ...models import Row
 from ...options import Durability, Limits, Timeouts
 from ..fulltext import FullText
-from ..operation import Operation
+from ..operation import Operation, nothing
 from ..writer import Group, Lane, Writer
 from .faults import is_lost, may_be_tried_again, translate
 from .fulltext import FULLTEXT
 from .migrate import migrate, newest
 from .run import Connection, run_batch, run_query, run_read
-
-log = logging.getLogger("recollect")
 
 AGAIN_S = 0.05
 """between attempts to reach a server that does not answer"""
@@ -215,7 +212,7 @@ class PostgresEngine:
         try:
             if before is not None:
                 await asyncio.shield(before)
-            await asyncio.gather(*[shard.writer.write(_nothing, (), None, 0) for shard in self._shards])
+            await asyncio.gather(*[shard.writer.write(nothing, (), None, 0) for shard in self._shards])
             return await self._shards[0].writer.write(op, args, None, size)
         finally:
             turn.set_result(None)
@@ -279,12 +276,6 @@ class PostgresEngine:
 
 
 _SIZES = "SELECT pg_database_size(current_database()) AS bytes"
-
-
-def _nothing() -> Operation[None]:
-    """Writes nothing; what was queued before it is committed when it is."""
-    return
-    yield
 
 
 def _without_secrets(dsn: str) -> str:

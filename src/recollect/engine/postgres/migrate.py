@@ -8,13 +8,9 @@ from __future__ import annotations
 import asyncio
 from functools import cache
 from importlib import resources
-from typing import Any
-
-import psycopg
 
 from ...errors import NotAStore, ReadOnly, SchemaTooNew
-
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+from .horizon import Connection
 
 _BOOT = 0x7265636F6C6C6563
 """'recollec': the advisory lock of whoever makes or changes the schema"""

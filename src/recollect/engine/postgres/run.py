@@ -18,9 +18,7 @@ from ...models import rows_of
 from ..operation import Failed, Operation, Row, Statement, Verb, coalesces, deliverable, row_type
 from .dialect import dialect
 from .faults import concerns_all, is_lost, is_race, translate
-from .horizon import read_horizon, take_ids
-
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+from .horizon import Connection, read_horizon, take_ids
 
 RACES = 8
 """times that an operation runs again because others were faster"""
@@ -140,7 +138,8 @@ async def _run_job(
 
 async def _alone(connection: Connection, op: Callable[..., Operation[Any]], args: tuple[Any, ...]) -> Any:
     """One operation in its own savepoint: if it raises, it fails alone and leaves nothing."""
-    for attempt in range(RACES):
+    outcome = None
+    for _ in range(RACES):
         await connection.execute("SAVEPOINT op")
         try:
             result = await drive(connection, op(*args))
@@ -148,15 +147,14 @@ async def _alone(connection: Connection, op: Callable[..., Operation[Any]], args
             if concerns_all(error):
                 raise
             await connection.execute("ROLLBACK TO op")
-            if attempt == RACES - 1:
-                return Failed(translate(error))
+            outcome = Failed(translate(error))
         except Exception as error:
             await connection.execute("ROLLBACK TO op")
             return Failed(deliverable(error))
         else:
             await connection.execute("RELEASE op")
             return result
-    raise AssertionError("unreachable")
+    return outcome
 
 
 async def run_read(connection: Connection, op: Callable[..., Operation[Any]], *args: Any) -> Any:

@@ -105,25 +105,13 @@ class ToolLog(EventLines):
 
     importer = IMPORTER
     version = VERSION
+    Known = _Known
 
     def __init__(self, file: SourceFile, cursor: Cursor | None, encoder: Encoder) -> None:
-        self._known = _Known()
         self._calls: dict[str, tuple[ToolEvent, int]] = {}
         self._touched: list[_Found] = []
         super().__init__(file, cursor, encoder)
         self._origins = Origins(self.path, self._known.state, {}, encoder)
-
-    def restore(self, own: msgspec.Raw) -> bool:
-        """Calls without a result, and the session and time of the line before."""
-        try:
-            self._known = msgspec.json.decode(own, type=_Known)
-        except msgspec.MsgspecError:
-            return False
-        return True
-
-    def state(self) -> _Known:
-        """The same."""
-        return self._known
 
     def take(self, line: Line) -> None:
         """The calls on a line, or the results."""
