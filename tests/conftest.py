@@ -9,10 +9,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from blockbuster import blockbuster_ctx
 
 from recollect import AsyncSessionStore
+from recollect.engine.operation import one
+from recollect.engine.postgres.engine import PostgresEngine
+from recollect.testing.engines import Target
+from rooms.outside import LOCK_ALL
 
 PATIENCE_S = 10.0
 """how long a test waits for what must happen"""
@@ -45,10 +50,10 @@ async def memory() -> AsyncIterator[AsyncSessionStore]:
         yield opened
 
 
-@pytest.fixture(params=["disk", "memory"])
-async def any_store(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[AsyncSessionStore]:
-    """An open store, once on disk and once in memory."""
-    async with AsyncSessionStore(path if request.param == "disk" else ":memory:") as opened:
+@pytest.fixture
+async def any_store(recollect_target: Target) -> AsyncIterator[AsyncSessionStore]:
+    """An open store, once on each engine."""
+    async with AsyncSessionStore(recollect_target) as opened:
         yield opened
 
 
@@ -57,12 +62,21 @@ Hold = Callable[[AsyncSessionStore], AbstractAsyncContextManager[None]]
 
 @pytest.fixture
 def hold() -> Hold:
-    """`async with hold(store)`: the writer's thread is busy in a transaction, so that writes queue up."""
+    """`async with hold(store)`: its writers are busy in a transaction, so that writes queue up, and nobody else can
+    write."""
     return _held
 
 
 @asynccontextmanager
 async def _held(store: AsyncSessionStore) -> AsyncIterator[None]:
+    engine = store._engine
+    held = _held_server(engine) if isinstance(engine, PostgresEngine) else _held_file(store)
+    async with held:
+        yield
+
+
+@asynccontextmanager
+async def _held_file(store: AsyncSessionStore) -> AsyncIterator[None]:
     entered, release = threading.Event(), threading.Event()
     busy = asyncio.create_task(store.write(_wait, entered, release))
     await asyncio.to_thread(entered.wait, PATIENCE_S)
@@ -79,6 +93,29 @@ def _wait(entered: threading.Event, release: threading.Event):
     return
     yield
 
+
+@asynccontextmanager
+async def _held_server(engine: PostgresEngine) -> AsyncIterator[None]:
+    entered = asyncio.Semaphore(0)
+    async with await psycopg.AsyncConnection.connect(engine._server.dsn) as other:
+        await other.execute(f"SELECT pg_advisory_xact_lock({_KEY})")
+        writers = [shard.writer for shard in engine._shards]
+        busy = [asyncio.ensure_future(each.write(_wait_for_lock, (entered,), None, 0)) for each in writers]
+        async with asyncio.timeout(PATIENCE_S):
+            for _ in busy:
+                await entered.acquire()
+        await other.execute(LOCK_ALL)
+        yield
+    await asyncio.wait(busy)
+
+
+def _wait_for_lock(entered: asyncio.Semaphore):
+    entered.release()
+    yield one(f"SELECT pg_advisory_xact_lock({_KEY})")
+
+
+_KEY = 8
+"""of an advisory lock that the store does not have"""
 
 Eventually = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 

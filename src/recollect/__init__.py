@@ -10,6 +10,7 @@ from .errors import (
     InvalidTitle,
     KeyTaken,
     NotAStore,
+    NotGuarded,
     QueueFull,
     ReadOnly,
     SchemaTooNew,
@@ -64,7 +65,7 @@ from .models import (
     UsageTotal,
 )
 from .options import Durability, Limits, Overflow, Timeouts
-from .reports import Backfilled, Imported, Problem, Rejection, Report, Stats
+from .reports import Backfilled, Copied, CopiedTable, Imported, Problem, Rejection, Report, Stats
 from .scoped import ScopedStore
 from .sessions.titles import clean_title
 from .sessions.turns import Turn
@@ -104,6 +105,8 @@ __all__ = [
     "Change",
     "Compaction",
     "ContextLine",
+    "Copied",
+    "CopiedTable",
     "Correction",
     "Durability",
     "Edit",
@@ -137,6 +140,7 @@ __all__ = [
     "NewMessage",
     "NewUsage",
     "NotAStore",
+    "NotGuarded",
     "OutcomeStatus",
     "Overflow",
     "Page",

@@ -2,20 +2,25 @@
 
 Every call on one session goes through here with the session's id first. For a user, whose it is is
 looked up in the same transaction or snapshot; another's session is treated like one that does not
-exist, so that no room can forget to ask and no error tells of it.
+exist, so that no room can forget to ask and no error tells of it. Every other call goes through here as
+well, so that a database that guards its rows is told whose they are: it has then no others to give, whatever
+a room forgets. Operations that must look at all of them say so (`everybodys`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 
 from .encoding import as_id
 from .engine import Engine
-from .engine.operation import Operation, Row, lock, one
+from .engine.operation import AsUsers, Operation, Row, Statement, Whose, as_user, coalesces, lock, one
 from .engine.writer import Lane
 from .errors import SessionNotFound
 from .filters import Filter
+from .journal import pseudonym
 
 NOBODY = ""
 """an id that no session has"""
@@ -35,6 +40,21 @@ def locked(session_id: str, columns: str) -> Operation[Row]:
     return row
 
 
+def everybodys() -> Statement:
+    """From here on the operation has everybody's rows, for a reason that stands beside it: names are unique in
+    the whole store, the search index is one, what hangs on a session may be others'."""
+    return as_user(None)
+
+
+def only(within: str | None) -> Statement:
+    """From here on it has the rows of that user and no others; None: everybody's."""
+    return as_user(None if within is None else Whose(within, pseudonym(within)))
+
+
+_as_users = cache(AsUsers)
+"""one object for each operation, so that writes of one kind are known by it"""
+
+
 class Access:
     """The engine's two verbs for one user, or for everybody (`user_id` None)."""
 
@@ -46,7 +66,7 @@ class Access:
         """Runs `op(session_id, *args)` on a reader."""
         if self.user_id is None:
             return await self.engine.read(op, as_id(session_id), *args)
-        return await self.engine.read(_as_user, self.user_id, op, as_id(session_id), *args)
+        return await self.engine.read(_read_as_user, self.user_id, op, as_id(session_id), *args)
 
     async def write(
         self,
@@ -64,6 +84,35 @@ class Access:
         given = (self.user_id, op, session_id, *args)
         return await self.engine.write(_write_as_user, *given, session=session, size=size, lane=lane)
 
+    async def read_any(self, op: Callable[..., Operation[Any]], *args: Any, deadline_s: float | None = None) -> Any:
+        """Runs `op(*args)`, which is about no session in particular, on a reader."""
+        if self.user_id is None:
+            return await self.engine.read(op, *args, deadline_s=deadline_s)
+        return await self.engine.read(_only_of, self.user_id, op, *args, deadline_s=deadline_s)
+
+    def write_any(
+        self, op: Callable[..., Operation[Any]], *args: Any, session: str | None = None, size: int = 256,
+        lane: Lane = Lane.FOREGROUND,
+    ) -> Awaitable[Any]:  # fmt: skip
+        """Runs it in the next batch; to be awaited for its result."""
+        if coalesces(op):
+            op = self._gathered(op)
+        elif self.user_id is not None:
+            op, args = _only_of, (self.user_id, op, *args)
+        return self.engine.write(op, *args, session=session, size=size, lane=lane)
+
+    def gather(self, op: Callable[..., Operation[Any]], item: Any, session: str, size: int) -> Awaitable[Any]:
+        """The same for one item of a coalescing operation on one session."""
+        return self.engine.gather(self._gathered(op), item, session, size)
+
+    def submit(self, op: Callable[..., Operation[Any]], item: Any, session: str, size: int) -> asyncio.Future[Any]:
+        """The same, queued before it returns; QueueFull if there is no room."""
+        return self.engine.submit(self._gathered(op), item, session, size)
+
+    def _gathered(self, op: Callable[..., Operation[Any]]) -> Callable[..., Operation[Any]]:
+        """For users, where the database tells them apart: apart from those of the store."""
+        return op if self.user_id is None or not self.engine.guards_rows else _as_users(op)
+
     def narrow(self, where: Filter, column: str) -> Filter:
         """The filter, with the column held to the user."""
         if self.user_id is not None:
@@ -71,7 +120,17 @@ class Access:
         return where
 
 
+def _only_of(user_id: str, op: Callable[..., Operation[Any]], *args: Any) -> Operation[Any]:
+    yield only(user_id)
+    return (yield from op(*args))
+
+
 _OWN = "SELECT 1 AS n FROM sessions WHERE id = :id AND user_id = :user_id"
+
+
+def _read_as_user(user_id: str, op: Callable[..., Operation[Any]], session_id: str, *args: Any) -> Operation[Any]:
+    yield only(user_id)
+    return (yield from _as_user(user_id, op, session_id, *args))
 
 
 def _as_user(user_id: str, op: Callable[..., Operation[Any]], session_id: str, *args: Any) -> Operation[Any]:
@@ -80,6 +139,7 @@ def _as_user(user_id: str, op: Callable[..., Operation[Any]], session_id: str, *
 
 
 def _write_as_user(user_id: str, op: Callable[..., Operation[Any]], session_id: str, *args: Any) -> Operation[Any]:
+    yield only(user_id)
     yield lock(session_id)
     try:
         return (yield from _as_user(user_id, op, session_id, *args))

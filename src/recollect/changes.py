@@ -109,6 +109,7 @@ class Wanted:
     """What a watcher asks for: in SQL, as far as that can tell, and of each change."""
 
     def __init__(self, access: Access, session_id: Several, kinds: Several) -> None:
+        self.access = access
         self._user = access.user_id
         self._sessions = None if session_id is None else set(_texts(session_id, "session_id"))
         listed = None if kinds is None else _texts(kinds, "kinds")

@@ -60,6 +60,11 @@ class NotAStore(StoreError):
     """The file is something else than a store of recollect. Name another file."""
 
 
+class NotGuarded(StoreError):
+    """`row_security=True`, and row-level security would not hold: the role passes over it, or the tables lack it. The
+    text says what to do."""
+
+
 class SchemaTooNew(StoreError):
     """The database was written by a newer recollect. Upgrade the package."""
 

@@ -296,7 +296,7 @@ class Outlet:
             rows.insert(0, self._gap_row(batch.gap))
         recording = Recording(tuple(rows), self._access.user_id)
         batch.claim = _Claim()  # a try that failed has begun; this one has not
-        write = self._access.engine.write(_record, recording, batch.claim, size=sum(row.size for row in rows))
+        write = self._access.write_any(_record, recording, batch.claim, size=sum(row.size for row in rows))
         batch.write = asyncio.ensure_future(write)
         await batch.write
 

@@ -44,6 +44,12 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """NUL characters and lone surrogates stored as U+FFFD"""
     schema_version: int
     sqlite_version: str
+    """empty on PostgreSQL"""
+    postgres_version: str
+    """empty on SQLite"""
+    horizon_stalled_s: float
+    """PostgreSQL: age of the oldest transaction that has taken numbers and not ended, beyond which watches and the
+    search index do not go; seconds"""
     durability: str
 
 
@@ -83,6 +89,27 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 class Backfilled(Imported, frozen=True, kw_only=True):
     """What a backfill brought, from all of its sources together: events counted as `issues`, `loops`, `tools` and
     `files`. Files that could not be read are rejected `issues`, `loops` or `transcripts`."""
+
+
+class CopiedTable(msgspec.Struct, frozen=True):
+    """What a copy has of a table, each row compared with the source's, and what the run did to it."""
+
+    table: str
+    rows: int
+    new: int
+    changed: int
+    removed: int
+    checksum: str
+    """BLAKE2b (128 bits, in hexadecimal) of the rows in the order of their keys, each as a MessagePack array"""
+
+
+class Copied(msgspec.Struct, frozen=True, kw_only=True):
+    """A store that was copied: both sides are equal in all of these tables."""
+
+    source: str
+    """where it is, without secrets"""
+    target: str
+    tables: tuple[CopiedTable, ...]
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -39,7 +39,8 @@ class ScopedStore:
         """Finds messages and events of the user, as `AsyncSessionStore.search` does; another `user_id` finds
         nothing."""
         asked = [self.user_id] if user_id is None else [user_id] if isinstance(user_id, str) else list(user_id)
-        return self._store.search(query, user_id=[user for user in asked if user == self.user_id], **options)
+        own = [user for user in asked if user == self.user_id]
+        return self._store._find(self._access, query, own, options)  # pyright: ignore[reportPrivateUsage]
 
     def watch(
         self, *, session_id: str | Sequence[str] | None = None, kinds: str | Sequence[str] | None = None,

@@ -52,10 +52,10 @@ class AsyncSessionStore:
     """A store of sessions, messages, usage and events.
 
     target: a path (`~` is expanded, missing folders are made with mode 0700, the file with 0600),
-    `":memory:"`, or the DSN of a PostgreSQL database (`postgresql://…`; a preview). durability: what an
+    `":memory:"`, or the DSN of a PostgreSQL database (`postgresql://…`). durability: what an
     acknowledged write survives. readonly: nothing is created or written. limits, timeouts: every bound there
     is. redact: applied to every text before it is stored. connect: replaces `sqlite3.connect`, for another
-    build of SQLite.
+    build of SQLite. row_security: users are kept apart by PostgreSQL itself; see docs/postgres.md.
 
     Nothing happens until `async with store:` or `await store.open()`. One store belongs to one event
     loop; its methods may be called from any number of tasks.
@@ -76,13 +76,16 @@ class AsyncSessionStore:
         timeouts: Timeouts | None = None,
         redact: Callable[[str], str] | None = None,
         connect: Callable[..., Any] | None = None,
+        row_security: bool = False,
     ) -> None:
         self._opening = 0
         self._gate = asyncio.Lock()
         self._limits = limits or Limits()
         self._timeouts = timeouts or Timeouts()
         self._encoder = Encoder(row_bytes=self._limits.row_bytes, redact=redact)
-        self._engine = _engine(target, _durability(durability), readonly, self._limits, self._timeouts, connect)
+        self._engine = _engine(
+            target, _durability(durability), readonly, self._limits, self._timeouts, connect, row_security
+        )
         self._unretrieved: dict[Receipt, BaseException] = {}
         self._dropped = 0
         self._turns: set[Lease] = set()
@@ -98,7 +101,7 @@ class AsyncSessionStore:
 
     async def open(self) -> Self:
         """Opens the store: makes the file and its schema where they are missing, or brings the schema up
-        to date. Raises NotAStore, SchemaTooNew, ReadOnly, StoreBusy, StoreDamaged."""
+        to date. Raises NotAStore, SchemaTooNew, NotGuarded, ReadOnly, StoreBusy, StoreDamaged."""
         async with self._gate:
             if self._closing is not None and not self._closing.done():
                 await asyncio.wait([self._closing])
@@ -188,9 +191,14 @@ class AsyncSessionStore:
         `timeouts.search_catch_up_s`; `flush(index=True)` is the exact barrier. Raises InvalidRecord for a
         filter that means nothing, SearchTimeout for a page that takes over `timeouts.search_s`.
         """
+        return self._find(self._access, query, user_id, options)
+
+    def _find(
+        self, access: Access, query: str, user_id: str | Sequence[str] | None, options: SearchOptions
+    ) -> AsyncIterator[Hit]:
         if self._search is None:
             raise again(self._engine.not_open)
-        return self._search.search(query, user_id=user_id, **options)
+        return self._search.search(query, access=access, user_id=user_id, **options)
 
     async def query(self, sql: str, /, **params: Any) -> list[Row]:
         """The rows of a SELECT of your own, `:name` parameters given by name; see docs/schema.md.
@@ -362,13 +370,15 @@ def _durability(value: str) -> Durability:
 
 def _engine(
     target: str | os.PathLike[str], durability: Durability, readonly: bool, limits: Limits, timeouts: Timeouts,
-    connect: Callable[..., Any] | None,
+    connect: Callable[..., Any] | None, row_security: bool,
 ) -> Engine:  # fmt: skip
     name = os.fspath(target) if isinstance(target, str | os.PathLike) else ""  # pyright: ignore[reportUnnecessaryIsInstance]
     if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidRecord(f"a store is a path, ':memory:' or a DSN, not {target!r}")
     if name.startswith(("postgresql://", "postgres://")):
-        return _server(name, durability, readonly, limits, timeouts)
+        return _server(name, durability, readonly, limits, timeouts, row_security)
+    if row_security:
+        raise InvalidRecord("row_security is of PostgreSQL; a file keeps users apart by `scoped`, and by file modes")
     if readonly and name == ":memory:":
         raise InvalidRecord("a store in memory begins empty: readonly=True makes no sense of it")
     from .engine.sqlite.engine import SqliteEngine
@@ -378,9 +388,13 @@ def _engine(
     )
 
 
-def _server(dsn: str, durability: Durability, readonly: bool, limits: Limits, timeouts: Timeouts) -> Engine:
+def _server(
+    dsn: str, durability: Durability, readonly: bool, limits: Limits, timeouts: Timeouts, row_security: bool
+) -> Engine:
     try:
         from .engine.postgres.engine import PostgresEngine
     except ModuleNotFoundError as error:
         raise InvalidRecord(f"PostgreSQL needs the extra recollect[postgres]: {error}") from error
-    return PostgresEngine(dsn, durability=durability, readonly=readonly, limits=limits, timeouts=timeouts)
+    return PostgresEngine(
+        dsn, durability=durability, readonly=readonly, limits=limits, timeouts=timeouts, row_security=row_security
+    )

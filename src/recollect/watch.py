@@ -27,9 +27,12 @@ log = logging.getLogger("recollect")
 PAGE = 256
 """changes read in one hop"""
 
+
 POLL_S = 0.1
 """how often the tail looks for what other processes have committed; this one's commits wake it at once"""
 
+TOLD_POLL_S = 1.0
+"""the same where those wake it too: a notice may be lost"""
 
 # -- one tail for all ------------------------------------------------------------------------------
 
@@ -83,9 +86,10 @@ class Tail:
 
     async def _run(self) -> None:
         try:
-            while self._watches:
-                if not await self._turn():
-                    await self._rest()  # holding neither a page nor a watch
+            async with self._engine.listening() as told:
+                while self._watches:
+                    if not await self._turn():
+                        await self._rest(TOLD_POLL_S if told else POLL_S)  # holding neither a page nor a watch
         except StoreError as error:
             self._end_all(error)
         except Exception as error:
@@ -105,9 +109,9 @@ class Tail:
             watch.put(found.changes)
         return found.reached < found.last
 
-    async def _rest(self) -> None:
+    async def _rest(self, poll_s: float) -> None:
         try:
-            async with asyncio.timeout(POLL_S):
+            async with asyncio.timeout(poll_s):
                 await self._committed.wait()
         except TimeoutError:
             pass
@@ -232,7 +236,7 @@ class Watch:
     async def _replay(self, to: int) -> None:
         """One page from the store, up to where the buffer begins."""
         assert self._last is not None
-        found: Found = await self._engine.read(read_changes, self._wanted.conditions, self._last, to, PAGE)
+        found: Found = await self._wanted.access.read_any(read_changes, self._wanted.conditions, self._last, to, PAGE)
         if self._ended:
             return
         self._page.extend(change for owner, change in found.changes if self._wanted.has(owner, change))

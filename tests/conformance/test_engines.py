@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import psycopg
-import psycopg_pool  # noqa: F401 -- its loading reads a file, which is not to be done on the loop
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from recollect import AsyncSessionStore, InvalidQuery, ReadOnly, SessionNotFound, StoreBusy, WriteUnknown
+from recollect import AsyncSessionStore, InvalidQuery, ReadOnly, SessionNotFound, StoreBusy, Timeouts, WriteUnknown
 
 from .exercise import exercise
+from .numbers import take_ids
 
 
 @pytest.fixture
-async def dsn(postgres_dsn: str) -> AsyncIterator[str]:
+def dsn(recollect_postgres_dsn: str) -> str:
     """An empty schema on the server, as a store is given it."""
-    given = conninfo_to_dict(postgres_dsn)
-    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
-        await connection.execute("CREATE SCHEMA recollect_store")
-        place = make_conninfo(
-            dbname=given["dbname"], user=given.get("user"), password=given.get("password"), port=given.get("port")
-        )
-        yield f"postgresql://?{'&'.join(_as_query(place, given))}"
-        await connection.execute("DROP SCHEMA recollect_store CASCADE")
-
-
-def _as_query(_: str, given: dict[str, object]) -> list[str]:
-    from urllib.parse import quote
-
-    wanted = {**given, "options": "-c search_path=recollect_store"}
-    return [f"{name}={quote(str(value), safe='')}" for name, value in wanted.items() if value is not None]
+    return recollect_postgres_dsn
 
 
 async def test_postgresql_does_all_that_the_rooms_ask(dsn: str):
@@ -143,3 +127,23 @@ async def test_whoever_kills_the_connections_to_postgresql_loses_nothing_that_wa
                 except StoreBusy:
                     continue
             assert sorted(found) == sorted(words), "each once"
+
+
+async def test_what_lies_beyond_an_open_transaction_is_indexed_when_it_ends_and_once(dsn: str):
+    """Neither an event nor a message is indexed before those with lower numbers are decided; nor twice after."""
+    async with (
+        AsyncSessionStore(dsn, timeouts=Timeouts(search_catch_up_s=0.2)) as store,
+        await psycopg.AsyncConnection.connect(dsn) as slow,
+    ):
+        await store.sessions.create("s")
+        await take_ids(slow, 1)
+        await store.events.record({"kind": "note", "text": "beyond"})
+        await store.messages.append("s", role="user", content="beyond too")
+        assert [hit async for hit in store.search("beyond")] == []
+        assert (await store.stats()).horizon_stalled_s > 0
+        await slow.commit()
+        assert (await store.stats()).horizon_stalled_s == 0
+        await store.flush(index=True)
+        assert len([hit async for hit in store.search("beyond")]) == 2
+        rows = await store.query("SELECT id, COUNT(*) AS n FROM search_terms GROUP BY id")
+        assert [row.n for row in rows] == [1, 1]

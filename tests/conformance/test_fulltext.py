@@ -52,8 +52,9 @@ class Postgres:
         self.cursor.executemany(text, statement.params)
 
     def find(self, match: Match, keys: Sequence[str]) -> set[int]:
-        text, _ = dialect(f"SELECT {POSTGRES.id} FROM {POSTGRES.table} WHERE {POSTGRES.matches}")
-        self.cursor.execute(text, [POSTGRES.expression(match, keys)])
+        condition, params = POSTGRES.condition(match, keys)
+        text, names = dialect(f"SELECT {POSTGRES.id} FROM {POSTGRES.table} WHERE {condition}")
+        self.cursor.execute(text, [params[name] for name in names])
         return {id for (id,) in self.cursor.fetchall()}
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from recollect.engine.postgres.horizon import read_horizon, take_ids
+from .numbers import read_horizon, take_ids
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Connect = Callable[[], Awaitable[Connection]]

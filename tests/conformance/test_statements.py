@@ -91,8 +91,11 @@ def test_every_statement_is_prepared_by_postgresql(recorded, postgres_schema):
             continue
         text, _ = postgres(portable)
         try:
-            postgres_schema.execute(f"PREPARE probe AS {text}")
-            postgres_schema.execute("DEALLOCATE probe")
+            if postgres_schema.info.server_version >= 160_000:
+                postgres_schema.execute(f"EXPLAIN (GENERIC_PLAN) {text}")
+            else:
+                postgres_schema.execute(f"PREPARE probe AS {text}")
+                postgres_schema.execute("DEALLOCATE probe")
         except Exception as error:
             refused.append(f"{error}\n{text}")
     assert refused == []

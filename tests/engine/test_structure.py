@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 import recollect
@@ -92,3 +94,14 @@ def test_everything_public_says_what_it_means():
         if not node.name.startswith("_") and not ast.get_docstring(node)
     ]
     assert silent == []
+
+
+def test_the_suite_for_engines_goes_with_the_package():
+    """What the wheel takes of the tests is there, and asks for nothing that it leaves behind."""
+    root = Path(__file__).parents[2]
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    taken = [root / path for path in settings["force-include"]]
+    assert all(path.exists() for path in taken)
+    files = [file for path in taken for file in ([path] if path.is_file() else path.rglob("*.py"))]
+    left = re.compile(r"^\s*(from \.\.|from tests|import tests|from (faults|cli|engine|importers)\b.* import)", re.MULTILINE)
+    assert [str(file) for file in files if file.suffix == ".py" and left.search(file.read_text())] == []

@@ -4,9 +4,6 @@ became of events, put side by side."""
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +17,9 @@ from recollect import (
     TransportStatistics,
     Unwritten,
 )
+from recollect.testing.engines import Target
+
+from .outside import rows
 
 GAP = "transport.gap"
 PATIENCE_S = 10
@@ -62,13 +62,10 @@ async def check_books(store: AsyncSessionStore, transport: EventTransport, unwri
         assert (s.waiting, s.unwritten) == (0, unwritten.events), s
 
 
-def outside(path: Path) -> list[dict]:
+def outside(path: Target) -> list[dict]:
     """The payloads of all that was published, in the order of recording, as another process finds them."""
-    with closing(sqlite3.connect(path)) as db:
-        rows = db.execute(
-            "SELECT payload FROM events WHERE kind <> ? AND kind NOT LIKE 'store.%' ORDER BY id", (GAP,)
-        ).fetchall()
-    return [msgspec.json.decode(row[0]) for row in rows]
+    sql = f"SELECT payload FROM events WHERE kind <> '{GAP}' AND kind NOT LIKE 'store.%' ORDER BY id"
+    return [msgspec.json.decode(payload) for (payload,) in rows(path, sql)]
 
 
 async def stored(store: AsyncSessionStore) -> list[Event]:

@@ -4,8 +4,6 @@ the answer is here, where the one before was silent, wrong or empty."""
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,9 @@ from recollect import (
     args_hash,
     map_event,
 )
+
+from .engines import ON_FILES
+from .outside import occupied
 
 AT = datetime(2026, 3, 1, 9, tzinfo=UTC)
 TS = "2026-03-01T09:00:00Z"
@@ -79,15 +80,12 @@ async def test_the_file_is_where_one_says(relative: AsyncSessionStore, tmp_path:
 
 
 async def test_readers_do_not_wait_for_a_writer(store: AsyncSessionStore, path: Path):
-    """A foreign transaction that holds the file stops no read; what is recorded meanwhile comes, and is not dropped."""
+    """A foreign transaction that holds the store stops no read; what is recorded meanwhile comes, and is not dropped."""
     await store.events.record({"kind": "x"})
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        other.execute("BEGIN IMMEDIATE")
+    async with occupied(path):
         late = asyncio.create_task(store.events.record({"kind": "late"}))
         assert len(await store.events.recent("x")) == 1
         assert not late.done()
-        other.execute("ROLLBACK")
     await late
     assert len(await store.events.recent("late")) == 1
 
@@ -326,6 +324,7 @@ async def test_a_session_takes_its_events_along(any_store: AsyncSessionStore):
     )
 
 
+@ON_FILES
 async def test_the_texts_of_events_are_stored_once(path: Path):
     """The index had a copy of its own, and no way back to the row."""
     text = "".join(f"unmistakable{n % 10} " for n in range(20_000))

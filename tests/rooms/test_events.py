@@ -40,6 +40,9 @@ from recollect.events import reading, room
 from recollect.events.prune import as_aged
 from recollect.filters import Filter
 
+from .engines import ON_FILES, ON_SQLITE
+from .failing import failing
+from .outside import last_number
 from .test_index_damage import DAMAGE, damage
 from .test_plans import plan
 
@@ -374,44 +377,65 @@ async def test_one_event_is_not_several(memory: AsyncSessionStore, wrong: Any):
 
 async def test_a_write_that_fails_in_the_database_fails_alone(any_store: AsyncSessionStore, hold):
     """An event that the database refuses (here by a trigger) takes none of its batch-mates with it."""
-    await any_store.write(_refuse_bad)
-    async with hold(any_store):
-        calls = [
-            asyncio.ensure_future(any_store.events.record({"kind": kind, "session_id": f"s{n % 3}"}))
-            for n, kind in enumerate(["good", "bad", "good", "bad", "good"])
-        ]
-        many = asyncio.ensure_future(any_store.events.record_many([{"kind": "good"}, {"kind": "bad"}]))
-        await asyncio.sleep(0)
-    outcomes = await asyncio.gather(*calls, many, return_exceptions=True)
+    async with failing(any_store, "INSERT ON events", "NEW.kind = 'bad'"):
+        async with hold(any_store):
+            calls = [
+                asyncio.ensure_future(any_store.events.record({"kind": kind, "session_id": f"s{n % 3}"}))
+                for n, kind in enumerate(["good", "bad", "good", "bad", "good"])
+            ]
+            many = asyncio.ensure_future(any_store.events.record_many([{"kind": "good"}, {"kind": "bad"}]))
+            await asyncio.sleep(0)
+        outcomes = await asyncio.gather(*calls, many, return_exceptions=True)
     assert [isinstance(outcome, BaseException) for outcome in outcomes] == [False, True, False, True, False, True]
-    assert await ids(any_store) == [outcomes[0], outcomes[2], outcomes[4]]
+    assert await ids(any_store) == sorted([outcomes[0], outcomes[2], outcomes[4]])
 
 
-def _refuse_bad():
-    yield execute(
-        "CREATE TRIGGER bad BEFORE INSERT ON events WHEN NEW.kind = 'bad' BEGIN SELECT RAISE(ABORT, 'bad'); END"
-    )
-
-
-async def test_the_order_of_ids_is_the_order_of_the_calls(any_store: AsyncSessionStore):
-    """Of many tasks at once, of several sessions, of one or several events, with other writes between them."""
-    await any_store.sessions.ensure("s1")
+async def recorded_at_once(store: AsyncSessionStore) -> list[tuple[str | None, int]]:
+    """Session and id of events that many tasks recorded at once, one or several in a call, with other writes between
+    them; in the order of the calls."""
+    await store.sessions.ensure("s1")
+    sessions: list[list[str | None]] = []
     calls: list[Any] = []
     for n in range(300):
         if n % 11 == 5:
-            calls.append(any_store.events.record_many([{"kind": "x", "session_id": f"s{m}"} for m in (n % 3, n % 5)]))
+            sessions.append([f"s{m}" for m in (n % 3, n % 5)])
+            calls.append(store.events.record_many([{"kind": "x", "session_id": each} for each in sessions[-1]]))
         else:
-            calls.append(any_store.events.record({"kind": "x", "session_id": f"s{n % 4}" if n % 3 else None}))
+            sessions.append([f"s{n % 4}" if n % 3 else None])
+            calls.append(_one(store.events.record({"kind": "x", "session_id": sessions[-1][0]})))
         if n % 7 == 3:
-            calls.append(_nothing(any_store.messages.append("s1", role="user", content="between")))
-    numbers = [n for each in await asyncio.gather(*calls) for n in (each if isinstance(each, list) else [each])]
-    assert numbers == sorted(set(numbers))
-    assert await ids(any_store) == numbers
+            sessions.append([])
+            calls.append(_nothing(store.messages.append("s1", role="user", content="between")))
+    outcomes = await asyncio.gather(*calls)
+    return [
+        pair for named, numbers in zip(sessions, outcomes, strict=True) for pair in zip(named, numbers, strict=True)
+    ]
+
+
+async def _one(call: Any) -> list[int]:
+    return [await call]
 
 
 async def _nothing(call: Any) -> list[int]:
     await call
     return []
+
+
+async def test_the_ids_of_a_session_have_the_order_of_the_calls(any_store: AsyncSessionStore):
+    """Also those of a call that concerns several sessions, and those of events without one among each other."""
+    recorded = await recorded_at_once(any_store)
+    for session in {session for session, _ in recorded}:
+        numbers = [id for of, id in recorded if of == session]
+        assert numbers == sorted(set(numbers))
+    assert await ids(any_store) == sorted([id for _, id in recorded])
+
+
+@ON_SQLITE
+async def test_the_order_of_ids_is_the_order_of_the_calls(any_store: AsyncSessionStore):
+    """Whatever the session, where there is one writer."""
+    numbers = [id for _, id in await recorded_at_once(any_store)]
+    assert numbers == sorted(set(numbers))
+    assert await ids(any_store) == numbers
 
 
 # -- dedupe keys -----------------------------------------------------------------------------------
@@ -455,9 +479,9 @@ async def test_what_is_there_already_writes_nothing(store: AsyncSessionStore):
     """Recording the same again takes no number of the sequence: an import that is repeated changes nothing."""
     given = [{"kind": "x", "dedupe_key": f"k{n}"} for n in range(10)]
     first = await store.events.record_many(given)
-    before = await store.query("SELECT last FROM sequence")
+    before = await last_number(store)
     assert await store.events.record_many(given) == first
-    assert await store.query("SELECT last FROM sequence") == before
+    assert await last_number(store) == before
 
 
 async def test_a_key_is_free_when_its_event_goes(store: AsyncSessionStore):
@@ -1047,6 +1071,7 @@ async def test_a_store_that_is_read_only_records_nothing(store: AsyncSessionStor
         assert [hit.id for hit in await hits(reading, "word")] == [id]
 
 
+@ON_FILES
 @pytest.mark.parametrize(
     ("field", "index"),
     [
@@ -1068,6 +1093,7 @@ async def test_a_page_of_a_stream_is_read_along_the_index_of_its_filter(
     assert "TEMP B-TREE" not in steps
 
 
+@ON_FILES
 async def test_recent_kinds_and_the_whole_stream_are_read_along_an_index(store: AsyncSessionStore, path: Path):
     """Recent ends with the last it shows, kinds jump from kind to kind, the stream goes by the primary key."""
     await store.events.record({"kind": "x"})
@@ -1085,6 +1111,7 @@ async def test_recent_kinds_and_the_whole_stream_are_read_along_an_index(store: 
         assert "TEMP B-TREE" not in steps
 
 
+@ON_FILES
 async def test_a_damaged_index_does_not_stop_pruning(store: AsyncSessionStore, path: Path):
     """The events go; the index is made anew, without them, and what stays is found."""
     await store.events.record_many([{"kind": "old", "at": AT, "text": f"word number{n}"} for n in range(100)])

@@ -35,6 +35,10 @@ from recollect import (
 )
 from recollect.operations import execute, ids, one
 
+from .engines import ON_FILES, ON_SQLITE
+from .failing import failing
+from .outside import last_number, long_read, occupied, rows
+
 T0 = datetime(2021, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -55,19 +59,6 @@ async def session_of(store: AsyncSessionStore, session_id: str = "s") -> Session
 
 async def hits(store: AsyncSessionStore, query: str, **options: Any) -> list[Hit]:
     return [hit async for hit in store.search(query, **options)]
-
-
-def trigger(path: Path, event: str) -> sqlite3.Connection:
-    """From now on every `event` on the store's tables fails, as a full disk or a damaged table would."""
-    other = sqlite3.connect(path, isolation_level=None, timeout=60)
-    other.execute(f"CREATE TRIGGER broken BEFORE {event} BEGIN SELECT RAISE(ABORT, 'broken'); END")
-    return other
-
-
-def mended(other: sqlite3.Connection) -> None:
-    """The opposite of `trigger`."""
-    other.execute("DROP TRIGGER broken")
-    other.close()
 
 
 # -- sessions: create_session, ensure_session, end_session, reopen_session -------------------------
@@ -581,17 +572,18 @@ async def test_an_export_is_of_one_moment(store: AsyncSessionStore):
         await writing
 
 
+@pytest.mark.usefixtures("small_pages")
 async def test_every_session_is_exported_one_by_one(any_store: AsyncSessionStore):
     """A stream without a cap; by source if asked; what is deleted on the way is left out."""
-    for n in range(250):
+    for n in range(25):
         await any_store.sessions.create(f"s{n:03}", source="cli" if n % 2 else "web")
     found = []
     async for record in any_store.sessions.export_all():
         found.append(record["id"])
         if len(found) == 1:
-            await any_store.sessions.delete("s249")
-    assert found == [f"s{n:03}" for n in range(249)]
-    assert len([record async for record in any_store.sessions.export_all(source="cli")]) == 124
+            await any_store.sessions.delete("s024")
+    assert found == [f"s{n:03}" for n in range(24)]
+    assert len([record async for record in any_store.sessions.export_all(source="cli")]) == 12
 
 
 async def test_a_session_that_is_cleared_meanwhile_is_exported_once(any_store: AsyncSessionStore):
@@ -687,6 +679,7 @@ async def test_pruning_honours_the_source_and_keeps_children(any_store: AsyncSes
 # -- the store: get_stats, close, flush, shutdown, the pool ----------------------------------------
 
 
+@ON_FILES
 async def test_stats_have_no_side_effects(store: AsyncSessionStore, path: Path):
     """No checkpoint, no write: the files are the same before and after; the figures are of this store."""
     await store.sessions.create("s")
@@ -737,6 +730,7 @@ async def test_closing_has_an_end(store: AsyncSessionStore, hold):
         assert await store.messages.count("s") == 0
 
 
+@ON_FILES
 async def test_a_close_that_takes_long_does_not_speak_of_others(path: Path):
     """What was committed is; the database is closed when the disk is done with it."""
     release = threading.Event()
@@ -758,6 +752,7 @@ async def test_a_close_that_takes_long_does_not_speak_of_others(path: Path):
         release.set()
 
 
+@ON_FILES
 def test_closing_while_a_reader_is_being_opened_leaves_nothing_to_complain(path: Path, monkeypatch):
     """A read was cancelled, the store closed and the loop ended before the reader failed to open: in silence."""
     complaints: list[Any] = []
@@ -792,32 +787,18 @@ async def test_flushed_means_committed(store: AsyncSessionStore, path: Path):
     for n in range(100):
         store.messages.append_nowait("s", role="user", content=str(n))
     await store.flush()
-    other = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    assert other.execute("SELECT COUNT(*) FROM messages").fetchone() == (100,)
-    other.close()
+    assert rows(path, "SELECT COUNT(*) FROM messages") == [(100,)]
 
 
 # get_read_connection
 async def test_a_reader_that_is_not_free_in_time_is_an_error_of_the_store(path: Path):
     """StoreBusy, and as soon as it is free the store reads on; writing was never held up."""
-    entered, release = threading.Event(), threading.Event()
-
-    def slow():
-        yield one("SELECT 1 AS n")
-        entered.set()
-        release.wait(10)
-
     async with AsyncSessionStore(path, limits=Limits(readers=1), timeouts=Timeouts(reader_wait_s=0.05)) as store:
         await store.sessions.create("s")
-        reading = asyncio.create_task(store.read(slow))
-        await asyncio.to_thread(entered.wait, 10)
-        try:
+        async with long_read(store):
             with pytest.raises(StoreBusy):
                 await store.sessions.get("s")
             await store.messages.append("s", role="user")
-        finally:
-            release.set()
-        await reading
         assert (await session_of(store)).message_count == 1
 
 
@@ -865,10 +846,10 @@ async def test_routing_a_message_costs_no_more_with_many_chats(store: AsyncSessi
     for n in range(300):
         await store.sessions.for_key(f"chat-{n}")
     await store.flush(index=True)
-    before = (await store.query("SELECT last FROM sequence"))[0].last
+    before = await last_number(store)
     for n in range(300):
         await store.sessions.for_key(f"chat-{n}", idle_s=3600)
-    assert (await store.query("SELECT last FROM sequence"))[0].last == before
+    assert await last_number(store) == before
     assert await store.sessions.count() == 300
 
 
@@ -900,6 +881,7 @@ async def test_a_turn_of_a_tool_is_few_writes(chat: AsyncSessionStore):
 # -- what tests of it relied on --------------------------------------------------------------------
 
 
+@ON_FILES
 async def test_the_file_is_in_wal_mode_with_foreign_keys_and_its_version(store: AsyncSessionStore):
     """And every connection of a store is opened so."""
     assert await store.write(_pragmas) == ("wal", 1)
@@ -937,6 +919,7 @@ def _orphan_found_at_commit():
     )
 
 
+@ON_SQLITE
 async def test_a_commit_that_fails_is_told_to_all_whose_writes_were_in_it(any_store: AsyncSessionStore, hold):
     """Nobody is told "stored" before it is: none of the batch is there, and the store writes on."""
     await any_store.sessions.create("s")
@@ -986,21 +969,20 @@ async def test_a_write_that_fails_leaves_nothing_and_its_batch_mates_commit(any_
 
 
 @pytest.mark.parametrize("event", ["UPDATE OF id ON sessions", "DELETE ON session_texts", "INSERT ON events"])
-async def test_a_delete_that_fails_leaves_everything(store: AsyncSessionStore, path: Path, event: str):
+async def test_a_delete_that_fails_leaves_everything(store: AsyncSessionStore, event: str):
     """Wherever it fails: session, children and messages are as they were, and it can be repeated."""
     await store.sessions.create("s", system_prompt="p", title="T", key="k")
     await store.sessions.create("child", parent_id="s")
     await store.messages.append("s", role="user", content="x")
     before = [await store.sessions.export(id) for id in ("s", "child")]
-    broken = trigger(path, event)
-    with pytest.raises(StoreError) as failed:
-        await store.sessions.delete("s")
-    assert failed.value.stored is False
-    assert [await store.sessions.export(id) for id in ("s", "child")] == before
-    with pytest.raises(StoreError):
-        await store.sessions.prune(idle_for=timedelta(0), include_active=True)
-    assert [await store.sessions.export(id) for id in ("s", "child")] == before
-    mended(broken)
+    async with failing(store, event):
+        with pytest.raises(StoreError) as failed:
+            await store.sessions.delete("s")
+        assert failed.value.stored is False
+        assert [await store.sessions.export(id) for id in ("s", "child")] == before
+        with pytest.raises(StoreError):
+            await store.sessions.prune(idle_for=timedelta(0), include_active=True)
+        assert [await store.sessions.export(id) for id in ("s", "child")] == before
     assert sorted(await store.sessions.delete("s")) == ["child", "s"]
 
 
@@ -1008,16 +990,13 @@ async def test_a_lock_that_is_given_back_in_time_is_waited_for(path: Path):
     """By the writer, once for the batch: its callers neither retry nor fail; past the deadline all are told."""
     async with AsyncSessionStore(path) as store, AsyncSessionStore(path, timeouts=Timeouts(busy_s=0.05)) as hasty:
         await store.sessions.create("s")
-        other = sqlite3.connect(path, isolation_level=None, timeout=60)
-        other.execute("BEGIN IMMEDIATE")
-        patient = [asyncio.create_task(store.messages.append("s", role="user")) for _ in range(8)]
-        told = await asyncio.gather(
-            *(hasty.messages.append("s", role="user") for _ in range(4)), return_exceptions=True
-        )
-        assert {(type(each), each.stored) for each in told} == {(StoreBusy, False)}
-        assert not any(task.done() for task in patient)
-        other.execute("ROLLBACK")
-        other.close()
+        async with occupied(path):
+            patient = [asyncio.create_task(store.messages.append("s", role="user")) for _ in range(8)]
+            told = await asyncio.gather(
+                *(hasty.messages.append("s", role="user") for _ in range(4)), return_exceptions=True
+            )
+            assert {(type(each), each.stored) for each in told} == {(StoreBusy, False)}
+            assert not any(task.done() for task in patient)
         assert [ref.seq for ref in await asyncio.gather(*patient)] == list(range(1, 9))
 
 

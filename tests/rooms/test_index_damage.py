@@ -10,6 +10,10 @@ import pytest
 
 from recollect import AsyncSessionStore
 
+from .engines import ON_FILES
+
+pytestmark = ON_FILES
+
 ROWS = 300
 
 DAMAGE = {

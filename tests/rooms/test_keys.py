@@ -27,6 +27,8 @@ from recollect.engine.operation import Operation
 from recollect.sessions.keys import next_of_key, read_live
 from recollect.sessions.life import NewSession, live_of
 
+from .engines import ON_FILES
+
 AT = datetime(2020, 1, 1, tzinfo=UTC)
 HOUR_S = 3_600.0
 KEY = "agent:main:telegram:dm:42"
@@ -462,6 +464,7 @@ LOOKUPS = {
 }
 
 
+@ON_FILES
 @pytest.mark.parametrize("analyzed", [False, True])
 async def test_the_live_session_is_found_by_its_index(busy: AsyncSessionStore, path: Path, analyzed: bool):
     """Of a thousand keys as of one: a lookup in sessions_live, which holds one entry per key; no scan, no sort.

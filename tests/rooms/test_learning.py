@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from pathlib import Path
@@ -44,6 +44,7 @@ from recollect import (
     SessionNotFound,
     StoreBusy,
     StoreClosed,
+    StoreError,
     StoreFull,
     Timeouts,
     TriggerKind,
@@ -53,8 +54,9 @@ from recollect.learning.given import merged
 from recollect.learning.lock import DirectoryLock
 from recollect.learning.rebuild import AT_ONCE, parents_first
 from recollect.learning.room import Learning
-from recollect.operations import all as all_rows
-from recollect.operations import execute
+
+from .engines import WITH_READERS
+from .failing import failing
 
 START = datetime(2026, 3, 1, 9, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
 BEFORE = BenchmarkSnapshot(
@@ -237,13 +239,25 @@ async def test_a_negative_limit_is_refused(store: AsyncSessionStore) -> None:
 
 async def test_listing_takes_two_statements(store: AsyncSessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many sessions there are; there it took one for each."""
-    from recollect.engine.sqlite import run
-
     for n in range(5):
         await store.learning.save(full(f"s{n}"))
     seen: list[str] = []
-    perform = run.perform
-    monkeypatch.setattr(run, "perform", lambda connection, step: seen.append(step.sql) or perform(connection, step))
+
+    def counted(op: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any):
+            operation, reply = op(*args), None
+            while True:
+                try:
+                    statement = operation.send(reply)
+                except StopIteration as end:
+                    return end.value
+                seen.append(statement.sql)
+                reply = yield statement
+
+        return run
+
+    read = store._engine.read
+    monkeypatch.setattr(store._engine, "read", lambda op, *args, **options: read(counted(op), *args, **options))
     listed = await store.learning.list()
     assert [len(each.edit_outcomes) for each in listed] == [2] * 5
     assert len([sql for sql in seen if "learning_sessions" in sql or "edit_outcomes" in sql]) == 2
@@ -709,22 +723,11 @@ async def test_a_file_without_room_leaves_the_old_one(
 async def test_where_the_table_fails_the_file_is_told(path: Path, tmp_path: Path) -> None:
     """The error says that it is there, and a rebuild brings it in."""
     async with AsyncSessionStore(path) as store:
-        await store.write(_forbid)
-        with pytest.raises(Exception, match="forbidden") as failed:
-            await store.learning.save(session(), directory=tmp_path / "sessions")
+        async with failing(store, "INSERT ON learning_sessions"):
+            with pytest.raises(StoreError, match="broken") as failed:
+                await store.learning.save(session(), directory=tmp_path / "sessions")
         assert "its file is written" in "".join(getattr(failed.value, "__notes__", ()))
-        await store.write(_allow)
         assert (await store.learning.rebuild(tmp_path / "sessions")).sessions == 1
-
-
-def _forbid():
-    yield execute(
-        "CREATE TRIGGER forbid BEFORE INSERT ON learning_sessions BEGIN SELECT RAISE(ABORT, 'forbidden'); END"
-    )
-
-
-def _allow():
-    yield execute("DROP TRIGGER forbid")
 
 
 async def test_of_two_who_save_at_once_the_same_is_last_in_both(store: AsyncSessionStore, tmp_path: Path) -> None:
@@ -764,6 +767,7 @@ async def test_a_save_that_is_cancelled_does_not_overtake_the_next(
     assert (await store.learning.get("s")).error == "second"
 
 
+@WITH_READERS
 async def test_who_is_cancelled_while_the_row_is_written_leaves_both(
     store: AsyncSessionStore, tmp_path: Path, hold: Any, eventually: Any
 ) -> None:
@@ -876,7 +880,7 @@ async def test_who_is_cancelled_while_waiting_leaves_nothing(
         with scope:
             await store.learning.save(session(error="cancelled"), directory=tmp_path)
 
-    before = open_files()
+    before = open_locks()
     with locked(tmp_path):
         waiting = asyncio.create_task(save())
         await asyncio.wait([waiting], timeout=0.03)
@@ -886,9 +890,9 @@ async def test_who_is_cancelled_while_waiting_leaves_nothing(
         tried = len(tries)
         await asyncio.sleep(5 * lock.POLL_S)
         assert 0 < len(tries) <= tried + 1
-    await until(lambda: open_files() == before)
+    await until(lambda: open_locks() == before)
     assert await store.learning.save(session(error="next"), directory=tmp_path) == await store.learning.get("s")
-    assert open_files() == before
+    assert open_locks() == before
     assert json.loads((tmp_path / "s" / "session.json").read_text())["error"] == "next"
 
 
@@ -906,7 +910,7 @@ async def test_who_is_cancelled_as_the_thread_gets_the_lock_leaves_nothing(
             got.set()
             go_on.wait(10)
 
-    before = open_files()
+    before = open_locks()
     with monkeypatch.context() as patch:
         patch.setattr(lock.fcntl, "flock", slow)
         waiting = asyncio.create_task(store.learning.save(session(error="cancelled"), directory=tmp_path))
@@ -915,7 +919,7 @@ async def test_who_is_cancelled_as_the_thread_gets_the_lock_leaves_nothing(
         with pytest.raises(asyncio.CancelledError):
             await waiting
         go_on.set()
-        await until(lambda: open_files() == before)
+        await until(lambda: open_locks() == before)
     await asyncio.wait_for(store.learning.save(session(error="next"), directory=tmp_path), 5)
     assert (await store.learning.get("s")).error == "next"
 
@@ -943,9 +947,13 @@ async def test_a_store_that_cannot_write_takes_no_lock(path: Path, tmp_path: Pat
     assert not (tmp_path / ".recollect.lock").exists()
 
 
-def open_files() -> int:
-    """How many this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+def open_locks() -> int:
+    """How many files of locks this process has open."""
+    count = 0
+    for each in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # closed since
+            count += os.readlink(f"/proc/self/fd/{each}").endswith(".recollect.lock")
+    return count
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -1129,17 +1137,14 @@ def test_parents_stand_first_and_circles_end() -> None:
 ROOT = Path(__file__).parents[2]
 
 
-def _columns(table: str):
-    return (yield all_rows("SELECT name FROM pragma_table_info(:name)", name=table))
-
-
 @pytest.mark.parametrize("table", ["learning_sessions", "edit_outcomes"])
 async def test_the_schema_page_names_every_column(memory: AsyncSessionStore, table: str) -> None:
     """And nothing that is not there."""
     page = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
     (row,) = re.findall(rf"^\| `{table}` \|.*$", page, re.MULTILINE)
     named = set(re.findall(r"`(\w+)`", row)) - {table}
-    assert named == {row.name for row in await memory.read(_columns, table)}
+    await memory.learning.save(full())
+    assert named == set((await memory.query(f"SELECT * FROM {table}"))[0].columns)
 
 
 def _migrating() -> Iterator[list[str]]:

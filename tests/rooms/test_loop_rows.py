@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import sqlite3
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,10 @@ from recollect import (
     Timeouts,
 )
 from recollect.operations import one
+
+from .engines import WITH_READERS
+from .failing import failing
+from .outside import long_read
 
 T0 = datetime(2021, 5, 1, 12, tzinfo=UTC)
 
@@ -591,21 +593,6 @@ async def test_an_export_of_several_sends_comes_back(loop: AsyncSessionStore):
 # -- one write is one transaction ------------------------------------------------------------------
 
 
-class Broken:
-    """A table in which `event` fails, until the end of the block."""
-
-    def __init__(self, path: Path, event: str) -> None:
-        self._path, self._event = path, event
-
-    def __enter__(self) -> None:
-        self._other = sqlite3.connect(self._path, isolation_level=None, timeout=60)
-        self._other.execute(f"CREATE TRIGGER broken BEFORE {self._event} BEGIN SELECT RAISE(ABORT, 'broken'); END")
-
-    def __exit__(self, *_: object) -> None:
-        self._other.execute("DROP TRIGGER broken")
-        self._other.close()
-
-
 TORN = [
     ("append", "INSERT ON messages"), ("append", "UPDATE OF next_seq ON sessions"),
     ("append", "UPDATE OF pending ON sessions"), ("append", "INSERT ON usage_rounds"),
@@ -619,7 +606,7 @@ TORN = [
 
 @pytest.mark.parametrize(("call", "event"), TORN)
 async def test_a_write_that_fails_half_way_leaves_the_session_as_it_was(
-    store: AsyncSessionStore, path: Path, call: str, event: str
+    store: AsyncSessionStore, call: str, event: str
 ):
     """Neither row without counter nor note without audit; it can be repeated when the fault is gone."""
     await store.sessions.create("s")
@@ -640,7 +627,7 @@ async def test_a_write_that_fails_half_way_leaves_the_session_as_it_was(
         "fork": lambda: store.sessions.fork("s", session_id="f"),
     }
     before = await store.sessions.export("s")
-    with Broken(path, event):
+    async with failing(store, event):
         with pytest.raises(StoreError) as failed:
             await writes[call]()
         assert failed.value.stored is False
@@ -656,10 +643,11 @@ async def test_a_write_that_fails_half_way_leaves_the_session_as_it_was(
 
 
 @pytest.mark.parametrize("event", ["INSERT ON session_texts", "INSERT ON events"])
-async def test_a_session_is_created_with_all_its_rows_or_not_at_all(store: AsyncSessionStore, path: Path, event: str):
+async def test_a_session_is_created_with_all_its_rows_or_not_at_all(store: AsyncSessionStore, event: str):
     """No session without the rest of it."""
-    with Broken(path, event), pytest.raises(StoreError):
-        await store.sessions.create("s", system_prompt="p")
+    async with failing(store, event):
+        with pytest.raises(StoreError):
+            await store.sessions.create("s", system_prompt="p")
     assert await store.sessions.get("s") is None
     await store.sessions.create("s", system_prompt="p")
     assert (await store.messages.append("s", role="user")).seq == 1
@@ -697,6 +685,7 @@ async def test_an_append_is_one_transaction(store: AsyncSessionStore):
 # -- readers and writers, cancellation -------------------------------------------------------------
 
 
+@WITH_READERS
 async def test_reads_do_not_queue_behind_writers(store: AsyncSessionStore, hold):
     """While the writer is busy, the state, the transcript and the ledger can be read."""
     await store.sessions.create("s")
@@ -714,25 +703,12 @@ async def test_reads_do_not_queue_behind_writers(store: AsyncSessionStore, hold)
 
 async def test_a_long_read_stalls_no_writer(path: Path):
     """Nor other reads."""
-    entered, release = threading.Event(), threading.Event()
-
-    def slow():
-        yield one("SELECT COUNT(*) AS n FROM sessions")
-        entered.set()
-        release.wait(60)
-
     async with AsyncSessionStore(path, limits=Limits(readers=2)) as store:
         await store.sessions.create("s")
-        reading = asyncio.create_task(store.read(slow))
-        await asyncio.to_thread(entered.wait, 10)
-        try:
-            async with asyncio.timeout(30):
-                for n in range(50):
-                    await say(store, str(n))
-                assert (await state_of(store)).next_seq == 51
-        finally:
-            release.set()
-        await reading
+        async with long_read(store), asyncio.timeout(30):
+            for n in range(50):
+                await say(store, str(n))
+            assert (await state_of(store)).next_seq == 51
 
 
 async def test_cancelling_never_wedges_the_store(store: AsyncSessionStore, path: Path):

@@ -9,8 +9,18 @@ from typing import Any
 
 import pytest
 
-from recollect import AsyncSessionStore, InvalidRecord, MessageState, SessionExists, SessionNotFound, TurnLost
-from recollect.operations import execute
+from recollect import (
+    AsyncSessionStore,
+    InvalidRecord,
+    MessageState,
+    SessionExists,
+    SessionNotFound,
+    StoreError,
+    TurnLost,
+)
+
+from .failing import failing
+from .outside import indexed
 
 AT = datetime(2020, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 
@@ -623,22 +633,15 @@ async def test_cleared_rows_leave_the_tables(any_store: AsyncSessionStore, event
     }
     assert counts == {"sessions": 1, "compactions": 0, "usage_rounds": 1, "session_texts": 1, "leases": 0}
     await any_store.flush(index=True)
-    assert (await any_store.query("SELECT COUNT(*) AS n FROM search_index_docsize"))[0].n == 1
+    assert len(await indexed(any_store)) == 1
     assert await found(any_store, "kept") == ["kept"]
 
 
 async def test_a_clear_that_fails_changes_nothing(chat: AsyncSessionStore):
     """It is one transaction: the transcript is there as before."""
-    await chat.write(_refuse_clearing)
     before = await chat.sessions.export("s")
-    with pytest.raises(Exception, match="not now"):
-        await chat.messages.clear("s")
+    async with failing(chat, "INSERT ON events", "NEW.kind = 'store.cleared'"):
+        with pytest.raises(StoreError, match="broken"):
+            await chat.messages.clear("s")
     assert await chat.sessions.export("s") == before
     assert await found(chat, "m5") == ["m5"]
-
-
-def _refuse_clearing():
-    yield execute(
-        "CREATE TRIGGER refused BEFORE INSERT ON events WHEN NEW.kind = 'store.cleared'"
-        " BEGIN SELECT RAISE(ABORT, 'not now'); END"
-    )

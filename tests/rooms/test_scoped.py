@@ -33,6 +33,8 @@ from recollect.messages.room import Messages
 from recollect.sessions.room import Sessions
 from recollect.usage.room import Usage
 
+from .outside import last_number
+
 AT = datetime(2020, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 EVER = timedelta(0)
@@ -216,12 +218,12 @@ def test_every_public_method_is_covered():
     assert public(ScopedStore) == {"search", "transport", "watch"}
 
 
-def test_a_scope_has_nothing_else(ann: ScopedStore):
+def test_a_scope_has_nothing_else(house: AsyncSessionStore, ann: ScopedStore):
     """No query, no read, no write, no stats: those know no users."""
     assert {name for name in dir(ann) if not name.startswith("_")} == {
         "events", "messages", "search", "sessions", "transport", "usage", "user_id", "watch",
     }  # fmt: skip
-    assert repr(ann) == "AsyncSessionStore(':memory:').scoped(user_id='ann')"
+    assert repr(ann) == f"{house!r}.scoped(user_id='ann')"
 
 
 @pytest.mark.parametrize("name", ON_A_SESSION)
@@ -433,7 +435,7 @@ async def test_pages_of_a_listing_have_no_holes(house: AsyncSessionStore, ann: S
 async def test_a_message_is_found_by_id_only_by_its_user(house: AsyncSessionStore, ann: ScopedStore):
     """Ids number the whole store: those of others' messages are of nothing."""
     own = {message.id for id in ANNS for message in await house.messages.list(id, state="all")}
-    top = (await house.query("SELECT last FROM sequence"))[0].last
+    top = await last_number(house)
     found = [message for n in range(top + 2) if (message := await ann.messages.get(id=n))]
     assert {message.id for message in found} == own
     assert leaks(found) == []

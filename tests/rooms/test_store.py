@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,10 @@ from recollect import (
     Timeouts,
 )
 from recollect.engine.operation import all, execute, many, one
+from recollect.testing.engines import Target
+
+from .engines import ON_FILES, WITH_READERS
+from .outside import is_server, long_read, rows, tables
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n"
 
@@ -72,6 +77,7 @@ async def test_a_home_path_is_expanded_and_signs_in_a_path_are_themselves(
 
 async def test_opening_twice_is_harmless(path: Path, eventually):
     """open() of an open store returns it, also when called at once; one aclose closes it."""
+    await asyncio.to_thread(int)  # the loop's own thread stays
     before = threading.active_count()
     store = AsyncSessionStore(path)
     try:
@@ -100,6 +106,7 @@ async def test_stores_on_one_file_see_each_other(path: Path):
             assert len([hit async for hit in each.search("word", limit=None)]) == 40
 
 
+@ON_FILES
 @pytest.mark.parametrize("durability", list(Durability))
 async def test_durability_is_what_was_asked_for(path: Path, durability: Durability):
     """COMMIT flushes each batch, PROCESS does not; both write ahead."""
@@ -117,6 +124,7 @@ def _pragmas():
     return tuple(values)
 
 
+@ON_FILES
 async def test_another_sqlite_can_be_connected(path: Path):
     """`connect=` is used for every connection, with what sqlite3.connect takes."""
     calls = []
@@ -168,7 +176,7 @@ async def test_a_query_can_only_read(any_store: AsyncSessionStore, sql: str, tmp
         await any_store.query(sql)
     assert [row.id for row in await any_store.query("SELECT id FROM sessions")] == ["s"]
     await any_store.messages.append("s", role="user")
-    assert {each.name.split(".")[0] for each in tmp_path.iterdir()} <= {"store"}
+    assert {each.name.split(".")[0] for each in tmp_path.iterdir()} <= {"sessions"}
 
 
 async def test_a_query_that_takes_too_long_is_stopped(path: Path):
@@ -251,7 +259,7 @@ async def test_an_operation_may_handle_an_error_of_the_database(any_store: Async
 
     def stubborn():
         try:
-            yield execute("INSERT INTO sequence VALUES (1, 99)")
+            yield execute("INSERT INTO import_cursors (importer) VALUES (NULL)")
         except StoreError as error:
             yield from _note(type(error).__name__)
 
@@ -267,22 +275,12 @@ async def test_a_read_cannot_write(any_store: AsyncSessionStore):
     await any_store.write(_note, "y")
 
 
+@WITH_READERS
 async def test_a_read_is_one_snapshot(store: AsyncSessionStore):
     """Statements of one read see one state, whatever is committed between them."""
-    between, go_on = threading.Event(), threading.Event()
-
-    def twice():
-        first = yield one("SELECT COUNT(*) AS n FROM sessions")
-        between.set()
-        go_on.wait(10)
-        second = yield one("SELECT COUNT(*) AS n FROM sessions")
-        return first.n, second.n
-
-    reading = asyncio.create_task(store.read(twice))
-    await asyncio.to_thread(between.wait, 10)
-    await store.sessions.create("s")
-    go_on.set()
-    assert await reading == (0, 0)
+    async with long_read(store) as reading:
+        await store.sessions.create("s")
+    assert reading.result() == (0, 0)
     assert await store.sessions.count() == 1
 
 
@@ -311,27 +309,36 @@ async def test_stats_tell_and_change_nothing(store: AsyncSessionStore, path: Pat
         await store.messages.append("s", role="user", content="word")
     await store.flush(index=True)
     first = await store.stats()
-    before = [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in sorted(path.parent.iterdir())]
+    before = files(path)
     for _ in range(3):
         again = await store.stats()
-    after = [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in sorted(path.parent.iterdir())]
-    assert before == after
+    assert files(path) == before
     assert (first.sessions, first.messages, first.events) == (1, 5, 1)
     assert (first.queue_depth, first.dropped, first.replaced, first.search_behind, first.retries) == (0, 0, 0, 0, 0)
     assert (first.index_lag, first.index_state, first.durability) == (0, "ready", "commit")
     assert first.writes >= first.batches >= 6
     assert again.writes <= first.writes + 2, "but for the keeper, who may still be tidying"
-    assert first.wal_bytes > 0
     assert first.database_bytes > 0
-    assert first.sqlite_version == sqlite3.sqlite_version
+    if is_server(path):
+        assert (first.wal_bytes, first.sqlite_version, first.postgres_version > "") == (0, "", True)
+    else:
+        assert (first.wal_bytes > 0, first.sqlite_version, first.postgres_version) == (True, sqlite3.sqlite_version, "")
+
+
+def files(place: Target) -> list[tuple[str, int, int]]:
+    """The files of a store, with what changes when they are written; what a server has is its own affair."""
+    if is_server(place):
+        return []
+    found = sorted(Path(place).parent.iterdir())
+    return [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in found]
 
 
 # -- read-only -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-async def closed(path: Path) -> Path:
-    """A store on disk with one session, closed."""
+async def closed(path: Target) -> Target:
+    """A store with one session, closed."""
     async with AsyncSessionStore(path) as store:
         await store.sessions.create("s", user_id="u")
         await store.messages.append("s", role="user", content="word", usage={"prompt_tokens": 1})
@@ -339,12 +346,10 @@ async def closed(path: Path) -> Path:
     return path
 
 
-async def test_a_store_can_be_opened_for_reading_only(closed: Path):
-    """Reads and search work; every write is ReadOnly; no byte is changed.
-
-    SQLite itself keeps an (empty) log and its shared memory beside a database that is open.
-    """
-    before = {each.name: each.read_bytes() for each in closed.parent.iterdir()}
+async def test_a_store_can_be_opened_for_reading_only(closed: Target):
+    """Reads and search work; every write is ReadOnly; no byte is changed, but for the empty log that SQLite keeps
+    beside a database that is open."""
+    before = contents(closed)
     async with AsyncSessionStore(closed, readonly=True) as store:
         assert (await store.sessions.get("s")).message_count == 1
         assert [m.content async for m in store.messages.stream("s")] == ["word"]
@@ -362,13 +367,18 @@ async def test_a_store_can_be_opened_for_reading_only(closed: Path):
                 await write()
         with pytest.raises(ReadOnly):
             store.messages.append_nowait("s", role="user")
-    after = {each.name: each.read_bytes() for each in closed.parent.iterdir()}
-    assert after.pop("store.db-wal", b"") == b""
-    after.pop("store.db-shm", None)
-    assert after == before
+    assert contents(closed) == before
 
 
-async def test_a_reader_follows_a_writer(closed: Path):
+def contents(place: Target) -> dict[str, Any]:
+    """Every byte of a store's files, but for its shared memory, which readers write too; of a server, every row."""
+    if is_server(place):
+        return {name: rows(place, f"SELECT * FROM {name}") for name in tables(place)}
+    files = {each.name: each.read_bytes() for each in Path(place).parent.iterdir() if each.suffix != ".db-shm"}
+    return {name: found for name, found in files.items() if found or not name.endswith("-wal")}
+
+
+async def test_a_reader_follows_a_writer(closed: Target):
     """A read-only store beside a writing one sees what is committed, and finds what was indexed."""
     async with AsyncSessionStore(closed) as writer, AsyncSessionStore(closed, readonly=True) as reader:
         await writer.messages.append("s", role="user", content="word two")
@@ -407,6 +417,7 @@ async def test_a_name_that_is_no_place_is_refused():
         AsyncSessionStore(":memory:", durability="maybe")
 
 
+@ON_FILES
 async def test_the_repr_has_the_place_and_no_content(store: AsyncSessionStore, path: Path):
     """What a log line shows of a store."""
     assert repr(store) == f"AsyncSessionStore({str(path)!r})"

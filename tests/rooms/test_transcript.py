@@ -8,6 +8,8 @@ from recollect import AsyncSessionStore, InvalidRecord
 from recollect.engine.operation import all, execute
 from recollect.messages.transcript import _arms_since
 
+from .engines import ON_SQLITE
+
 
 @pytest.fixture
 async def chat(any_store: AsyncSessionStore) -> AsyncSessionStore:
@@ -106,6 +108,7 @@ async def test_pages_after_a_seq_go_on_in_the_order_of_appending(chat: AsyncSess
     assert pages == -(-len(found) // limit)
 
 
+@ON_SQLITE
 async def test_a_page_after_a_seq_does_not_sort_the_session(chat: AsyncSessionStore):
     """Every part of the statement is read in the order of an index, so that a limit ends it early."""
     for states in ("active", "all"):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +16,7 @@ from power_loop.core.events import AgentEvent, AgentEventBus, AgentEventType
 from recollect import AsyncSessionStore, EventTransport, SyncTransport
 
 from .accounts import check_books, check_sums
+from .outside import occupied
 
 PATIENCE_S = 10
 
@@ -298,15 +297,13 @@ async def test_what_the_sink_of_an_event_index_got_wrong(store: AsyncSessionStor
         {"event": "evaluate", "type": "exit", "verdict": "yes", "state": "check", **common},
         {"event": "loop_complete", "final_state": "done", "iterations": 3, "terminated_by": "terminal", **common},
     ]
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")  # it blocked five seconds here, and then dropped the event
+    async with occupied(path):  # it blocked five seconds here, and then dropped the event
         began = time.monotonic()
         for event in sent:
             sink.send(event)
         for odd in (None, 7, [], "text"):
             sink.send(odd)
         assert time.monotonic() - began < 1
-        other.execute("ROLLBACK")
     await asyncio.to_thread(sink.close)
     sink.send(sent[0])
     sink.close()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ from recollect import (
 )
 from recollect.engine.operation import execute, one
 from recollect.sessions.turns import acquire
+
+from .outside import occupied
 
 SHORT_S = 0.3
 """life of a lease that is waited out"""
@@ -432,10 +433,8 @@ async def test_a_renewal_that_fails_is_tried_again(path: Path, caplog: pytest.Lo
             async def it_is_logged() -> bool:
                 return "the turn of 's' could not be renewed now" in caplog.text
 
-            with closing(sqlite3.connect(path, isolation_level=None)) as db:
-                db.execute("BEGIN IMMEDIATE")
+            async with occupied(path):
                 await eventually(it_is_logged)
-                db.execute("ROLLBACK")
 
             async def it_is_renewed() -> bool:
                 return (await store.read(leased, "s")).expires_at > lease.expires_at

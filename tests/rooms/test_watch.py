@@ -29,6 +29,8 @@ from recollect import (
 )
 from recollect.scoped import ScopedStore
 
+from .engines import ON_FILES
+
 PATIENCE_S = 10.0
 
 END, END_SESSION = "the.end", "the end"
@@ -649,6 +651,7 @@ CONDITIONS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@ON_FILES
 @pytest.mark.parametrize("filters", CONDITIONS, ids=str)
 @pytest.mark.parametrize("user_id", [None, "ann"])
 async def test_a_page_is_read_along_the_primary_key(
@@ -766,6 +769,7 @@ async def test_a_commit_of_this_process_is_not_waited_for(memory: AsyncSessionSt
 # -- numbers are in the order of commits -----------------------------------------------------------
 
 
+@ON_FILES
 async def test_every_way_to_write_numbers_its_rows_in_the_order_of_commits(path: Path, tmp_path: Path):
     """Also forks, imports and importers: the rows of a transaction are above all that there were before, so
     who has read up to an id has missed nothing."""

@@ -9,6 +9,7 @@ import typer
 from .. import __version__
 from . import (
     backfill,
+    copy,
     delete,
     events,
     export,
@@ -47,6 +48,7 @@ app.command("rename")(rename.rename)
 app.command("delete")(delete.delete)
 app.command("prune")(prune.prune)
 app.command("export")(export.export)
+app.command("copy")(copy.copy)
 app.command("stats")(stats.stats)
 
 

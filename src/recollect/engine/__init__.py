@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from ..errors import StoreError
@@ -22,8 +23,15 @@ class Engine(Protocol):
     """the error of whoever does not wait for `open`"""
     fulltext: FullText
     readonly: bool
+    guards_rows: bool
+    """whether the database itself keeps users apart (`as_user`); known when it is open"""
     on_commit: list[Callable[[], None]]
     """called on the loop after each batch that this engine committed"""
+
+    def listening(self) -> AbstractAsyncContextManager[bool]:
+        """While inside, `on_commit` is called also when another process has committed, if the database can tell:
+        whether it does."""
+        ...
 
     def write(
         self, op: Callable[..., Operation[Any]], *args: Any, session: str | None = None, size: int = 256,

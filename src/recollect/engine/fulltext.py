@@ -58,15 +58,13 @@ class FullText(Protocol):
 
     table: str
     """FROM item, aliased `f`"""
-    matches: str
-    """condition, with the parameter `:match`"""
     id: str
     """the row's id"""
     score: str
-    """relevance, higher is better"""
+    """relevance, higher is better; with the parameter `:match`, which every condition brings"""
 
-    def expression(self, match: Match, keys: Sequence[str]) -> str:
-        """The value of `:match`: the query, within rows that carry one of `keys` (none: all rows)."""
+    def condition(self, match: Match, keys: Sequence[str]) -> tuple[str, dict[str, str]]:
+        """The condition of rows that match, and its parameters: within rows that carry one of `keys` (none: all)."""
         ...
 
     def lock(self) -> Statement:

@@ -14,7 +14,7 @@ from collections import namedtuple
 from collections.abc import Callable, Generator, Iterable, Sequence
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ class Verb(IntEnum):
     IDS = 5
     TUPLES = 6
     HORIZON = 7
+    AS_USER = 8
+    TOGETHER = 9
 
 
 class Statement(NamedTuple):
@@ -74,12 +76,14 @@ def execute(sql: str, **params: Any) -> Statement:
 
 
 def many(sql: str, rows: Sequence[Sequence[Any]]) -> Statement:
-    """Runs `sql` (with `?` parameters) once per row; nothing comes back."""
+    """Runs `sql` (with `?` parameters) once per row; nothing comes back. An error may come with a later statement, or
+    when the operation has ended."""
     return Statement(Verb.MANY, sql, rows)
 
 
 def lock(*session_ids: str) -> Statement:
-    """Locks these sessions against other writers until the end of the transaction, in key order."""
+    """Locks these sessions against other writers until the end of the transaction, in key order. Nothing comes back,
+    as with `many`."""
     return Statement(Verb.LOCK, "", session_ids)
 
 
@@ -92,6 +96,30 @@ def horizon() -> Statement:
     """The number of the store's one sequence up to which all are decided: their rows are committed, or will never
     be. In a read it must come first: what it tells is true of the snapshot taken after it."""
     return Statement(Verb.HORIZON, "", None)
+
+
+def together(*statements: Statement) -> Statement:
+    """The replies to several statements, none of which needs that of another: a server is waited for once."""
+    return Statement(Verb.TOGETHER, "", statements)
+
+
+class Whose(NamedTuple):
+    """Whose rows an operation has. Nothing of it said: nobody's."""
+
+    user: str | None = None
+    pseudonym: str | None = None
+    """what stands for him in what is left when all that was his is gone"""
+    users: tuple[str, ...] = ()
+    """several: everything of theirs"""
+    claims: tuple[tuple[str, str], ...] = ()
+    """sessions, each if it is that user's"""
+
+
+def as_user(whose: Whose | None) -> Statement:
+    """From here to its end, or to the next such statement, the operation has these rows and no others; None:
+    everybody's, as at its beginning. Engines that do not guard rows pass over it. In a read it may come before the
+    horizon."""
+    return Statement(Verb.AS_USER, "", whose)
 
 
 def nothing() -> Operation[None]:
@@ -128,6 +156,44 @@ def coalescing(operation: Callable[[list[Any]], Operation[list[Any]]]) -> Callab
     return operation
 
 
+class Claimed(Protocol):
+    """An item of a coalescing operation that knows for whom it is."""
+
+    @property
+    def claim(self) -> tuple[str | None, str]:
+        """The session that it names, or None, and the user it is for."""
+        ...
+
+
+class AsUsers(NamedTuple):
+    """A coalescing operation for items of users, of any number of them: it has the sessions that they name, each if it
+    is that user's, and where they name none all that is theirs."""
+
+    operation: Callable[[list[Any]], Operation[list[Any]]]
+
+    def __call__(self, items: list[Claimed]) -> Operation[list[Any]]:
+        """One run, or several where two users name one session."""
+        outcomes: list[Any] = [None] * len(items)
+        left = list(range(len(items)))
+        while left:
+            claims: dict[str, str] = {}
+            users: dict[str, None] = {}
+            taken: list[int] = []
+            for at in left:
+                session, user = items[at].claim
+                if session is None:
+                    users[user] = None
+                elif claims.setdefault(session, user) != user:
+                    continue
+                taken.append(at)
+            yield as_user(Whose(users=tuple(users), claims=tuple(claims.items())))
+            found = yield from self.operation([items[at] for at in taken])
+            for at, outcome in zip(taken, found, strict=True):
+                outcomes[at] = outcome
+            left = sorted({*left}.difference(taken))
+        return outcomes
+
+
 def coalesces(operation: Callable[..., Any]) -> bool:
     """Whether writes of this operation may be gathered into one run."""
-    return operation in _coalescing
+    return type(operation) is AsUsers or operation in _coalescing

@@ -382,6 +382,11 @@ class Writer:
     def _is_empty(self) -> bool:
         return self._queue.empty() and not self._background and not self._alternate
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or is being committed."""
+        return self._is_empty() and not self._in_line and not self._current.writes
+
 
 def _answer(writes: Sequence[Write], results: Sequence[Any]) -> None:
     for write, result in zip(writes, results, strict=True):

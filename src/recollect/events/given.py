@@ -37,6 +37,11 @@ class Recording(msgspec.Struct, frozen=True, gc=False):
     user_id: str | None = None
     """whose they are; None: of whoever has their session"""
 
+    @property
+    def claim(self) -> tuple[None, str]:
+        """It is for him, whatever sessions its events name."""
+        return None, self.user_id or ""
+
 
 def as_event(given: Recordable) -> Event:
     """An event of whatever was given. Raises InvalidRecord."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from ..access import everybodys
 from ..encoding import instant, now
 from ..engine.fulltext import FullText
 from ..engine.operation import Operation, tuples
@@ -38,5 +39,6 @@ def prune(fulltext: FullText, ids: Sequence[int], where: Filter) -> Operation[in
     )
     going = [id for (id,) in rows]
     if going:
+        yield everybodys()  # the search index is one
         yield from erase_events(fulltext, going)
     return len(going)

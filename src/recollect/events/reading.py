@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from ..access import everybodys, only
 from ..encoding import json_value, moment
 from ..engine.operation import Operation, all, one, tuples
 from ..errors import InvalidQuery
@@ -58,7 +59,9 @@ def read_page(where: Filter, after: int, n: int) -> Operation[list[RecordedEvent
     return [recorded(row) for row in rows]
 
 
-def read_recent(kind: str, where: Filter, limit: int | None) -> Operation[list[RecordedEvent]]:
+def read_recent(
+    kind: str, where: Filter, limit: int | None, within: str | None = None
+) -> Operation[list[RecordedEvent]]:
     """The last events of a kind, newest first. Raises InvalidQuery for a kind that nothing has."""
     if limit == 0:
         rows = []
@@ -71,7 +74,7 @@ def read_recent(kind: str, where: Filter, limit: int | None) -> Operation[list[R
             **where.params,
         )
     if not rows and kind not in TYPED:
-        stored = yield from read_kinds(where)
+        stored = yield from read_kinds(where, within)
         if kind not in stored:
             raise InvalidQuery(f"no events of kind {kind!r}; there are: {', '.join(sorted({*TYPED, *stored}))}")
     return [recorded(row) for row in rows]
@@ -87,10 +90,13 @@ WITH RECURSIVE stored (kind) AS (
 SELECT kind FROM stored WHERE kind IS NOT NULL"""
 
 
-def read_kinds(where: Filter) -> Operation[list[str]]:
+def read_kinds(where: Filter, within: str | None = None) -> Operation[list[str]]:
     """The kinds there are events of, in order."""
+    yield everybodys()  # the index of kinds is everybody's: of one user's, each step would look for the next
+    stored = yield all(_KINDS)
+    yield only(within)
     kinds: list[str] = []
-    for row in (yield all(_KINDS)):
+    for row in stored:
         found = yield one(
             f"SELECT 1 AS n FROM events e WHERE e.kind = :kind AND {VISIBLE}{where.sql} LIMIT 1",
             kind=row.kind,

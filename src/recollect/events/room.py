@@ -42,7 +42,7 @@ class Events:
         """
         row = prepare(self._encoder, event)
         recording = Recording((row,), self._access.user_id)
-        (id,) = await self._engine.gather(record, recording, row.session_id or _ANY, row.size)
+        (id,) = await self._access.gather(record, recording, row.session_id or _ANY, row.size)
         return id
 
     async def record_many(self, events: Iterable[Recordable]) -> list[int]:
@@ -51,7 +51,7 @@ class Events:
         if not rows:
             return []
         sessions = {row.session_id or _ANY for row in rows}
-        return await self._engine.write(
+        return await self._access.write_any(
             record,
             Recording(rows, self._access.user_id),
             session=sessions.pop() if len(sessions) == 1 else None,
@@ -64,11 +64,13 @@ class Events:
         Raises InvalidQuery, which names the kinds there are, for one that is neither typed nor stored.
         """
         given = self._encoder.identifier(kind, "kind")
-        return await self._engine.read(read_recent, given, self._own(Filter()), page_size(limit))
+        return await self._access.read_any(
+            read_recent, given, self._own(Filter()), page_size(limit), self._access.user_id
+        )
 
     async def kinds(self) -> list[str]:
         """The kinds there are events of, in order; `store.…` are those of what happens to sessions."""
-        return await self._engine.read(read_kinds, self._own(Filter()))
+        return await self._access.read_any(read_kinds, self._own(Filter()), self._access.user_id)
 
     async def stream(
         self, *, after: int | None = None, **filters: Unpack[EventFilters]
@@ -80,7 +82,7 @@ class Events:
         """
         where = self._own(as_filter(**filters))
         last = 0 if after is None else bounded(after, "after")
-        while page := await self._engine.read(read_page, where, last, _PAGE):
+        while page := await self._access.read_any(read_page, where, last, _PAGE):
             for event in page:
                 yield event
             if len(page) < _PAGE:
@@ -103,9 +105,9 @@ class Events:
         where = self._own(as_aged(older_than, kind))
         erased, after = 0, 0
         while after is not None:
-            ids, after = await self._engine.read(read_aged, where, after, PRUNED_AT_ONCE)
+            ids, after = await self._access.read_any(read_aged, where, after, PRUNED_AT_ONCE)
             if ids:
-                erased += await self._engine.write(prune, self._engine.fulltext, ids, where, lane=Lane.BACKGROUND)
+                erased += await self._access.write_any(prune, self._engine.fulltext, ids, where, lane=Lane.BACKGROUND)
                 if progress is not None:
                     progress(erased)
         return erased

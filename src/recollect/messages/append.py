@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from ..access import missing
 from ..encoding import second
-from ..engine.operation import Failed, Operation, all, coalescing, ids, lock, many, tuples
+from ..engine.operation import Failed, Operation, all, coalescing, ids, lock, many, together, tuples
 from ..errors import SequenceConflict, StoreError, TurnLost
 from ..models import MessageRef
 from ..usage.ledger import SessionRounds, write_rounds
@@ -107,12 +107,12 @@ def append(items: list[Append]) -> Operation[list[list[MessageRef] | Failed]]:
     """Appends each item's messages to its session; per item the references or why not."""
     names = sorted({item.session_id for item in items})
     yield lock(*names)
-    rows = yield tuples(_COUNTERS, ids=names)
+    rows, taken = yield together(tuples(_COUNTERS, ids=names), ids(sum([len(item.rows) for item in items]) or 1))
     sessions = {row[0]: _Counters(row) for row in rows}
     known = yield from _known(items)
     fences = yield from _fences(items)
     strangers = yield from _strangers(items)
-    numbers = iter((yield ids(sum([len(item.rows) for item in items]) or 1)))
+    numbers = iter(taken)
     inserts: Inserts = {(): []}
     outcomes: list[list[MessageRef] | Failed] = []
     for item in items:

@@ -48,6 +48,11 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     within: str | None = None
     """the only user whose session it may be"""
 
+    @property
+    def claim(self) -> tuple[str, str]:
+        """The session, and the user whose it must be."""
+        return self.session_id, self.within or ""
+
 
 def as_new_message(message: NewMessage | Mapping[str, Any]) -> NewMessage:
     """A mapping's fields by name; an unknown one is InvalidRecord."""

@@ -31,7 +31,6 @@ class Messages:
 
     def __init__(self, access: Access, encoder: Encoder, failed: Callable[[Receipt, Any], None]) -> None:
         self._access = access
-        self._engine = access.engine
         self._user = access.user_id
         self._encoder = encoder
         self._failed = failed
@@ -59,7 +58,7 @@ class Messages:
             item = prepare_words(self._encoder, session_id, role, content, self._user)
         else:
             item = self._prepare(session_id, {"role": role, "content": content, **fields})
-        return (await self._engine.gather(append, item, session_id, item.rows[0].size))[0]
+        return (await self._access.gather(append, item, session_id, item.rows[0].size))[0]
 
     def _prepare(self, session_id: str, given: dict[str, Any]) -> Append:
         expected_seq, fence = given.pop("expected_seq", None), given.pop("fence", None)
@@ -81,7 +80,7 @@ class Messages:
         """Appends several messages, all or none, with consecutive seqs. Mappings have the fields of
         `append`."""
         item = self._item(session_id, _several(messages), expected_seq, fence)
-        return await self._engine.gather(append, item, session_id, _size(item))
+        return await self._access.gather(append, item, session_id, _size(item))
 
     def append_nowait(
         self, session_id: str, *, role: str, content: Any = None, **fields: Unpack[MessageFields]
@@ -92,7 +91,7 @@ class Messages:
         and is never awaited is logged and counted, and `store.flush()` raises its error.
         """
         item = self._prepare(session_id, {"role": role, "content": content, **fields})
-        future = self._engine.submit(append, item, session_id, item.rows[0].size)
+        future = self._access.submit(append, item, session_id, item.rows[0].size)
         receipt = Receipt(future)
         future.add_done_callback(lambda done: self._settled(receipt, done))
         return receipt
@@ -109,7 +108,7 @@ class Messages:
     ) -> Message | None:
         """The message by session and seq, or by id; None if there is none."""
         if id is not None:
-            return await self._engine.read(read_id, bounded(id, "id"), self._user)
+            return await self._access.read_any(read_id, bounded(id, "id"), self._user)
         if session_id is None or seq is None:
             raise InvalidRecord("get takes a session_id and a seq, or an id")
         return await self._access.read(read_seq, session_id, bounded(seq, "seq"))
@@ -163,7 +162,7 @@ class Messages:
     async def count(self, session_id: str | None = None) -> int:
         """Messages in the transcript of a session (0 if unknown), or of all."""
         id = None if session_id is None else as_id(session_id)
-        return await self._engine.read(read_count, id, self._user)
+        return await self._access.read_any(read_count, id, self._user)
 
     # -- rewriting -----------------------------------------------------------------------------
 

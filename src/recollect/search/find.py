@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ..access import everybodys, only
 from ..encoding import moment, moment_or_none
 from ..engine.fulltext import FullText, Match, Phrase
-from ..engine.operation import Operation, Row, all, one
+from ..engine.operation import Operation, Row, all, one, together
 from ..filters import Filter
 from ..journal import VISIBLE
 from ..models import ContextLine, Hit
@@ -23,6 +24,8 @@ from .snippet import snippet
 class Search(NamedTuple):
     """A search as asked for."""
 
+    within: str | None
+    """whose rows it has; None: everybody's"""
     fulltext: FullText
     match: Match
     phrases: Sequence[Phrase]
@@ -68,13 +71,13 @@ LEFT JOIN sessions x ON x.id = e.session_id AND (e.user_id IS NULL OR e.user_id 
 # An event that one user recorded of another's session tells nothing of that session.
 
 
-def _from(search: Search, where: str) -> str:
+def _from(search: Search, condition: str, where: str) -> str:
     joins = _JOINS.format(id=search.fulltext.id) if search.where.sql else ""
-    return f"FROM {search.fulltext.table}{joins} WHERE {search.fulltext.matches}{where}{search.where.sql}"
+    return f"FROM {search.fulltext.table}{joins} WHERE {condition}{where}{search.where.sql}"
 
 
-def _parameters(search: Search) -> Operation[dict[str, Any] | None]:
-    """The expression, within the scopes given; None where a scope is empty."""
+def _condition(search: Search) -> Operation[tuple[str, dict[str, Any]] | None]:
+    """What matches, within the scopes given, and all the parameters; None where a scope is empty."""
     keys: list[str] = []
     if search.sessions is not None:
         keys = yield from _session_keys(search.sessions)
@@ -82,7 +85,8 @@ def _parameters(search: Search) -> Operation[dict[str, Any] | None]:
         keys = yield from _user_keys(search.users)
     if not keys and (search.sessions is not None or search.users is not None):
         return None
-    return {"match": search.fulltext.expression(search.match, keys), **search.where.params}
+    condition, params = search.fulltext.condition(search.match, keys)
+    return condition, {**params, **search.where.params}
 
 
 def _session_keys(sessions: list[str]) -> Operation[list[str]]:
@@ -101,17 +105,17 @@ def _user_keys(users: list[str]) -> Operation[list[str]]:
 def find_by_time(search: Search, top: int | None, after: int | None, n: int, patient: bool) -> Operation[Page | Behind]:
     """The next `n` hits in the order of ids, up to `top` (None: the newest there is); `after` is the last
     id seen. No hits: there are no more."""
-    aim = yield from _aim(top, patient)
+    aim = yield from _aim(search, top, patient)
     if isinstance(aim, Behind):
         return aim
     top = aim
-    params = yield from _parameters(search)
-    if params is None:
+    asked = yield from _condition(search)
+    if asked is None:
         return Page(top, [])
-    ids = yield from _page_of_ids(search, params, top, after, n)
+    ids = yield from _page_of_ids(search, *asked, top, after, n)
     hits = yield from _hits(search, Ranked(ids, [0.0] * len(ids)), _time_cursor)
     while ids and not hits:  # a page of rows that are deleted and not erased yet
-        ids = yield from _page_of_ids(search, params, top, ids[-1], max(n, _SKIPPED_AT_ONCE))
+        ids = yield from _page_of_ids(search, *asked, top, ids[-1], max(n, _SKIPPED_AT_ONCE))
         hits = yield from _hits(search, Ranked(ids, [0.0] * len(ids)), _time_cursor)
     return Page(top, hits)
 
@@ -123,22 +127,26 @@ def _time_cursor(id: int, _: int) -> str:
     return str(id)
 
 
-def _aim(top: int | None, patient: bool) -> Operation[int | Behind]:
+def _aim(search: Search, top: int | None, patient: bool) -> Operation[int | Behind]:
     """What a search aims at: the newest row there is when it begins. Behind, if it is to be waited for."""
     if top is not None and not patient:
         return top
+    yield everybodys()  # how far the index has read is a matter of all rows
     lag = yield from read_lag()
+    yield only(search.within)
     top = lag.last if top is None else min(top, lag.last)
     return Behind(top) if patient and not lag.has(top) else top
 
 
-def _page_of_ids(search: Search, params: dict[str, Any], top: int, after: int | None, n: int) -> Operation[list[int]]:
+def _page_of_ids(
+    search: Search, condition: str, params: dict[str, Any], top: int, after: int | None, n: int
+) -> Operation[list[int]]:
     id = search.fulltext.id
     newest = search.order == "newest"
     where = f" AND {id} <= :top" + ("" if after is None else f" AND {id} {'<' if newest else '>'} :after")
     params = {**params, "top": top} if after is None else {**params, "top": top, "after": after}
     rows = yield all(
-        f"SELECT {id} AS id {_from(search, where)} ORDER BY {id} {'DESC' if newest else 'ASC'} LIMIT :n",
+        f"SELECT {id} AS id {_from(search, condition, where)} ORDER BY {id} {'DESC' if newest else 'ASC'} LIMIT :n",
         n=n,
         **params,
     )
@@ -147,18 +155,19 @@ def _page_of_ids(search: Search, params: dict[str, Any], top: int, after: int | 
 
 def rank(search: Search, top: int | None, most: int, n: int, patient: bool) -> Operation[tuple[int, Ranked] | Behind]:
     """The best `n` of the newest `most` matches up to id `top` (None: the newest there is)."""
-    aim = yield from _aim(top, patient)
+    aim = yield from _aim(search, top, patient)
     if isinstance(aim, Behind):
         return aim
     top = aim
     search = yield from _without_deleted(search)
-    params = yield from _parameters(search)
-    if params is None:
+    asked = yield from _condition(search)
+    if asked is None:
         return top, Ranked([], [])
+    condition, params = asked
     id, score = search.fulltext.id, search.fulltext.score
     rows = yield all(
         f"SELECT id, score FROM (SELECT {id} AS id, {score} AS score"
-        f" {_from(search, f' AND {id} <= :top')} ORDER BY {id} DESC LIMIT :most) AS matched"
+        f" {_from(search, condition, f' AND {id} <= :top')} ORDER BY {id} DESC LIMIT :most) AS matched"
         " ORDER BY score DESC, id DESC LIMIT :n",
         top=top,
         most=most,
@@ -265,23 +274,51 @@ def _event_hit(search: Search, row: Row, score: float, cursor: str) -> Hit:
     )  # fmt: skip
 
 
-# For each hit, the active messages from the n-th before it to the n-th after it, by position.
-_CONTEXT = """
-SELECT h.id AS hit, c.id, c.role, SUBSTR(c.content, 1, 200) AS content, c.position, c.seq
-FROM messages h JOIN messages c ON c.session = h.session AND c.state = 0
-  AND c.position >= COALESCE((SELECT MIN(b.position) FROM (SELECT position FROM messages
+# The active messages around each hit. What is compared with a sub-select cannot be looked up in an index where rows are
+# guarded (it might tell of others' rows), so the places are found first. With one neighbour on each side these are
+# three, all in one statement; of more it has to be said from where to where, and a planner who does not know how few
+# lie in between would read all messages: that is asked for each hit.
+_NEXT = """
+WITH around AS MATERIALIZED (
+  SELECT h.id, h.session, h.position,
+    (SELECT MAX(b.position) FROM messages b
+      WHERE b.session = h.session AND b.state = 0 AND b.position < h.position) AS before,
+    (SELECT MIN(a.position) FROM messages a
+      WHERE a.session = h.session AND a.state = 0 AND a.position > h.position) AS behind
+  FROM messages h WHERE h.id IN :ids)
+SELECT w.id AS hit, c.id, c.role, SUBSTR(c.content, 1, 200) AS content, c.position, c.seq
+FROM around w CROSS JOIN messages c
+WHERE c.session = w.session AND c.state = 0 AND c.position IN (w.before, w.position, w.behind)"""
+
+_SPANS = """
+SELECT h.id, h.session,
+  COALESCE((SELECT MIN(b.position) FROM (SELECT position FROM messages
     WHERE session = h.session AND state = 0 AND position < h.position
-    ORDER BY position DESC LIMIT :n) AS b), h.position)
-  AND c.position <= COALESCE((SELECT MAX(a.position) FROM (SELECT position FROM messages
+    ORDER BY position DESC LIMIT :n) AS b), h.position) AS begins,
+  COALESCE((SELECT MAX(a.position) FROM (SELECT position FROM messages
     WHERE session = h.session AND state = 0 AND position > h.position
-    ORDER BY position LIMIT :n) AS a), h.position)
-WHERE h.id IN :ids"""
+    ORDER BY position LIMIT :n) AS a), h.position) AS ends
+FROM messages h WHERE h.id IN :ids"""
+
+_SPAN = """
+SELECT CAST(:hit AS BIGINT) AS hit, c.id, c.role, SUBSTR(c.content, 1, 200) AS content, c.position, c.seq
+FROM messages c
+WHERE c.session = :session AND c.state = 0 AND c.position >= :begins AND c.position <= :ends"""
+
+
+def _neighbours(hits: Sequence[int], n: int) -> Operation[list[Row]]:
+    """`n` on each side of each of these messages."""
+    if n == 1:
+        return (yield all(_NEXT, ids=hits))
+    spans = yield all(_SPANS, ids=hits, n=n)
+    asked = [all(_SPAN, hit=row.id, session=row.session, begins=row.begins, ends=row.ends) for row in spans]
+    return [row for found in (yield together(*asked)) for row in found]
 
 
 def _context(search: Search, messages: dict[int, Row]) -> Operation[dict[int, list[ContextLine]]]:
     if search.context < 1 or not messages:
         return {}
-    rows = yield all(_CONTEXT, ids=list(messages), n=search.context)
+    rows = yield from _neighbours(list(messages), search.context)
     around: dict[int, dict[int, tuple[int, int, ContextLine]]] = {}
     for id, row in messages.items():  # the hit itself, which need not be active
         line = ContextLine(row.role, (row.content or "")[:200])

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..engine.fulltext import FullText, IndexDamaged
-from ..engine.operation import Operation, Row, all, execute, horizon, one
+from ..engine.operation import Operation, Row, all, execute, horizon, one, together
 from ..errors import SchemaTooNew
 from ..journal import OTHERS
 from .calls import texts_of_calls
@@ -68,9 +68,12 @@ def too_new(version: int) -> SchemaTooNew:
     )
 
 
+_STATE = "SELECT watermark, version, row_bytes, unindexed_bytes FROM index_state"
+
+
 def read_state() -> Operation[Row]:
     """The index's own record."""
-    return (yield one("SELECT watermark, version, row_bytes, unindexed_bytes FROM index_state"))
+    return (yield one(_STATE))
 
 
 def watched(op: Callable[..., Operation[Any]], *args: Any) -> Operation[Any]:
@@ -84,9 +87,11 @@ def watched(op: Callable[..., Operation[Any]], *args: Any) -> Operation[Any]:
 
 def read_lag() -> Operation[Lag]:
     """Where the index stands."""
-    state = yield from read_state()
-    message = yield one("SELECT MAX(id) AS id FROM messages")
-    event = yield one("SELECT MAX(id) AS id FROM events")
+    state, message, event = yield together(
+        one(_STATE),
+        one("SELECT MAX(id) AS id FROM messages"),
+        one("SELECT MAX(id) AS id FROM events"),
+    )
     return Lag(state.watermark, max(message.id or 0, event.id or 0), state.version, state.unindexed_bytes)
 
 
@@ -196,7 +201,7 @@ FROM events"""
 """what an entry of an event is made of"""
 
 # What happens to sessions has no words to be found by.
-_EVENTS = f"{_EVENT_TEXT} WHERE id > :after AND {OTHERS} ORDER BY id LIMIT :n"
+_EVENTS = f"{_EVENT_TEXT} WHERE id > :after AND id <= :top AND {OTHERS} ORDER BY id LIMIT :n"
 
 EVENT_ENTRIES = f"{_EVENT_TEXT} WHERE id IN :ids AND {OTHERS}"
 """what entries of these events are made of"""

@@ -6,8 +6,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
+from ..access import Access
 from ..encoding import bounded
 from ..engine import Engine
 from ..errors import InvalidRecord, StoreError
@@ -45,6 +47,7 @@ class SearchRoom:
         self,
         query: str,
         *,
+        access: Access,
         kinds: Several = ("message", "event"),
         session: Several = None,
         user_id: Several = None,
@@ -62,7 +65,7 @@ class SearchRoom:
         include_rewound: bool = False,
         with_text: bool = False,
     ) -> AsyncIterator[Hit]:
-        """See `AsyncSessionStore.search`."""
+        """See `AsyncSessionStore.search`; `access`: whose rows it has."""
         where = _conditions(kinds, source, exclude_source, role, since, until)
         if session is not None:
             where.among("COALESCE(s.user_id, e.user_id)", user_id)
@@ -77,9 +80,9 @@ class SearchRoom:
         if match is None or left == 0:
             return
         search = Search(
-            self._engine.fulltext, match, phrases(match), as_list(kinds), _listed(session), _listed(user_id), where,
-            order, include_rewound, page_size(context, "context") or 0, bounded(snippet_tokens, "snippet_tokens"),
-            _marks(marks), with_text,
+            access.user_id, self._engine.fulltext, match, phrases(match), as_list(kinds), _listed(session),
+            _listed(user_id), where, order, include_rewound, page_size(context, "context") or 0,
+            bounded(snippet_tokens, "snippet_tokens"), _marks(marks), with_text,
         )  # fmt: skip
         pages = (self._ranked if order == "relevance" else self._by_time)(search, left, after)
         async for page in pages:
@@ -122,7 +125,7 @@ class SearchRoom:
     async def _pages(self, search: Search, ranked: Ranked, top: int, first: int) -> AsyncIterator[list[Hit]]:
         for at in range(first, len(ranked.ids), PAGE):
             page = Ranked(ranked.ids[at : at + PAGE], ranked.scores[at : at + PAGE])
-            yield await self._read(find_ranked, search, page, top, at)
+            yield await self._read(search, find_ranked, page, top, at)
 
     # -- asking the index ----------------------------------------------------------------------
 
@@ -134,16 +137,17 @@ class SearchRoom:
             answer = await self._at_once(op, search, answer.top, *args)
         return answer
 
-    async def _at_once(self, op: Callable[..., Any], *args: Any, patient: bool = False) -> Any:
+    async def _at_once(self, op: Callable[..., Any], search: Search, *args: Any, patient: bool = False) -> Any:
         """Asks what there is. None: the index is damaged, which the keeper is told."""
-        answer = await self._read(watched, op, *args, patient)
+        answer = await self._read(search, partial(watched, op), *args, patient)
         if not isinstance(answer, Damaged):
             return answer
         await self._report_damage(answer)
         return None
 
-    async def _read(self, op: Callable[..., Any], *args: Any) -> Any:
-        return await self._engine.read(op, *args, deadline_s=self._timeouts.search_s)
+    async def _read(self, search: Search, op: Callable[..., Any], *args: Any) -> Any:
+        access = Access(self._engine, search.within)
+        return await access.read_any(op, search, *args, deadline_s=self._timeouts.search_s)
 
     async def _catch_up(self, top: int) -> None:
         try:

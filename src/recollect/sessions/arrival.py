@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ..access import everybodys, only
 from ..encoding import Encoder, bounded, count, instant, now, second
 from ..engine.operation import Operation, execute, ids, lock, many, one
 from ..errors import InvalidRecord, InvalidTitle
@@ -227,12 +228,14 @@ def arrive(arrival: Arrival) -> Operation[Arrived]:
     """Writes the session, unless its id is there already."""
     new = arrival.new
     yield lock(*sorted({new.id, new.parent_id or new.id}))
+    yield everybodys()  # the id, the title, the key may be another's
     there = yield one("SELECT parent, relation, user_id, created_at FROM sessions WHERE id = :id", id=new.id)
     if there:
         cut_off = there.parent is None and (there.relation, there.created_at) == (new.relation, new.created_at)
         return Arrived(False, [], new.parent_id if cut_off and new.within in (None, there.user_id) else None)
     left_out: list[tuple[str, str]] = []
     columns = yield from _without_taken(arrival, left_out)
+    yield only(new.within)
     parent = yield from _parent(new)
     number = yield from insert(new._replace(parent_id=None, title=None), _ANY_DEPTH)
     yield from _write_rows(number, arrival.rows)
@@ -300,9 +303,11 @@ def link(session_id: str, parent_id: str, within: str | None) -> Operation[bool]
     if within is not None and not within == child.user_id == above.user_id:
         return False
     parent = above.session
+    yield everybodys()  # those above it may be others'
     while above is not None and above.session != child.session:
         above = yield one("SELECT session, parent FROM sessions WHERE session = :parent", parent=above.parent)
     if above is not None:
         return False
+    yield only(within)
     yield execute("UPDATE sessions SET parent = :parent WHERE session = :session", parent=parent, session=child.session)
     return True

@@ -33,7 +33,7 @@ async def import_records(
         except InvalidRecord as error:
             tally.reject("sessions", done, str(error))
         else:
-            arrived: Arrived = await access.engine.write(arrive, arrival, size=arrival.size, lane=Lane.BACKGROUND)
+            arrived: Arrived = await access.write_any(arrive, arrival, size=arrival.size, lane=Lane.BACKGROUND)
             tally.take(done, arrival, arrived)
             if arrived.parent_id is not None:
                 orphans.append((done, arrival.new.id, arrived))
@@ -41,7 +41,7 @@ async def import_records(
             progress(done)
     for at, session_id, arrived in orphans:
         given = (link, session_id, arrived.parent_id, access.user_id)
-        if not await access.engine.write(*given, lane=Lane.BACKGROUND) and arrived.is_new:
+        if not await access.write_any(*given, lane=Lane.BACKGROUND) and arrived.is_new:
             tally.reject("parents", at, f"session {session_id!r}: its parent {arrived.parent_id!r} is not there")
     return tally.result()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..access import locked
+from ..access import everybodys, locked, only
 from ..encoding import now, second
 from ..engine.operation import Operation, Row, execute, ids, lock, one
 from ..errors import KeyTaken, SessionExists
@@ -58,16 +58,19 @@ VALUES (:session, :id, :kind, :source, :user_id, :key, :model, :title, :parent, 
 
 def insert(new: NewSession, deepest: int) -> Operation[int]:
     """Writes a session; its number. Raises SessionExists, TitleTaken, KeyTaken, and what the parent may."""
+    yield everybodys()  # names are unique in the whole store, and events may name the session that were nobody's
     if (yield one("SELECT 1 AS n FROM sessions WHERE id = :id", id=new.id)):
         raise _exists(new)
     yield from claim(new.title, new.id, new.within)
     yield from claim_key(new.key, new.id, new.within)
+    late = yield from claim_events(new.id, new.user_id)
+    yield only(new.within)
     session, event = yield ids(2)
     parent, depth = yield from placed(new.parent_id, new.relation, deepest, new.within)
     row = {name: value for name, value in new._asdict().items() if name not in (*TEXTS, "parent_id", "within")}
     kind = "subagent" if new.relation == "spawn" else "root"
     row["activity"] = second(new.created_at)
-    row["user_late"] = int((yield from claim_events(new.id, new.user_id)))
+    row["user_late"] = int(late)
     yield execute(_INSERT, session=session, kind=kind, parent=parent, spawn_depth=depth, **row)
     texts = {name: value for name in TEXTS if (value := getattr(new, name)) is not None}
     if texts:
@@ -115,7 +118,9 @@ def ensure(new: NewSession, deepest: int) -> Operation[Session]:
     else:
         yield from _fill(row, new)
         if row.parent is None and new.parent_id is not None:
+            yield everybodys()  # what is below it may be others', and gets its depth
             yield from adopt(row, new, deepest)
+            yield only(new.within)
     return (yield from existing(new.id, new.within))
 
 
@@ -134,9 +139,11 @@ def _fill(row: Row, new: NewSession) -> Operation[None]:
     }
     if row.source == UNKNOWN_SOURCE and new.source != UNKNOWN_SOURCE:
         lacking["source"] = new.source
+    yield everybodys()  # who has the title or the key may be another
     if "user_id" in lacking and ((yield from claim_events(new.id, new.user_id)) or row.next_seq > 1):
         lacking["user_late"] = 1  # what is indexed of it is without the user: searches look for the session
     yield from _leave_out_taken(row, new.id, lacking)
+    yield only(new.within)
     texts = {name: given[name] for name in TEXTS if getattr(row, name) is None and given[name] is not None}
     if lacking:
         yield from change(row.session, lacking)
@@ -206,7 +213,9 @@ def _take_key(row: Row, session_id: str, switch: str | None, within: str | None)
         if holder is not None:
             other = yield from locked(holder, _STATUS)
             yield from end_row(other, holder, switch)
+    yield everybodys()  # who has the key may be another
     yield from claim_key(row.key, session_id, within)
+    yield only(within)
 
 
 def archive(session_id: str, within: str | None) -> Operation[Session]:
@@ -223,7 +232,9 @@ def unarchive(session_id: str, within: str | None) -> Operation[Session]:
     row = yield from locked(session_id, _STATUS)
     if row.status == "archived":
         if row.ended_at is None:
+            yield everybodys()  # who has the key may be another
             yield from claim_key(row.key, session_id, within)
+            yield only(within)
         yield from change(row.session, {"status": "active" if row.ended_at is None else "ended"})
         yield from happened("store.unarchived", session_id)
     return (yield from existing(session_id, within))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from ..access import locked
+from ..access import everybodys, locked
 from ..encoding import now, second
 from ..engine.operation import Operation, Row, all, execute, lock, one
 from ..errors import InvalidRecord
@@ -27,6 +27,7 @@ def delete(session_id: str, cascade: bool, within: str | None) -> Operation[list
     root = yield one("SELECT session, id, user_id FROM sessions WHERE id = :id", id=session_id)
     if root is None:
         return []
+    yield everybodys()  # children that lose their parent may be others', and some that go were nobody's
     going: list[Row] = [root]
     while cascade:
         found = [root, *(yield from dependents([root.session], within))]
@@ -106,5 +107,6 @@ def prune(session_ids: Sequence[str], where: Filter) -> Operation[list[str]]:
         **where.params,
     )
     if going:
+        yield everybodys()  # children that lose their parent may be others'
         yield from retire(going)
     return [row.id for row in going]

@@ -46,7 +46,6 @@ class Sessions:
 
     def __init__(self, access: Access, encoder: Encoder, limits: Limits, timeouts: Timeouts, held: set[Lease]) -> None:
         self._access = access
-        self._engine = access.engine
         self._user = access.user_id
         self._encoder = encoder
         self._limits = limits
@@ -89,7 +88,7 @@ class Sessions:
         new = self._new(session_id, {**fields, "key": self._encoder.identifier(key, "key")})
         idle_ms = milliseconds(idle_s, "idle_s")
         if reset is None:
-            found = await self._engine.read(keys.read_live, key, idle_ms, self._user)
+            found = await self._access.read_any(keys.read_live, key, idle_ms, self._user)
             if found is not None:
                 return found
         else:
@@ -102,7 +101,7 @@ class Sessions:
     async def _make(self, op: Any, new: life.NewSession, *args: Any, alone: bool = True) -> Session:
         only = new.id if alone and new.parent_id is None else None
         size = size_of(self._encoder, *new)
-        return await self._engine.write(op, new, *args, self._limits.spawn_depth, session=only, size=size)
+        return await self._access.write_any(op, new, *args, self._limits.spawn_depth, session=only, size=size)
 
     async def get(self, session_id: str) -> Session | None:
         """The session, or None."""
@@ -113,7 +112,7 @@ class Sessions:
         `_` are themselves). Blank, none or several: None."""
         if not as_id(id_or_prefix).strip() or not is_storable(id_or_prefix):
             return None
-        return await self._engine.read(listing.resolve, id_or_prefix, self._access.narrow(Filter(), "user_id"))
+        return await self._access.read_any(listing.resolve, id_or_prefix, self._access.narrow(Filter(), "user_id"))
 
     async def update(
         self,
@@ -169,14 +168,14 @@ class Sessions:
         """The session of exactly that title, or None."""
         if not is_storable(as_id(title)):
             return None
-        return await self._engine.read(titles.read_titled, title, self._user)
+        return await self._access.read_any(titles.read_titled, title, self._user)
 
     async def resolve_title(self, title: str) -> str | None:
         """The id of the latest of the title's numbered variants (`title #2`), else of the one that has
         exactly the title, else None."""
         if not is_storable(as_id(title)):
             return None
-        return await self._engine.read(titles.resolve_title, title, self._user)
+        return await self._access.read_any(titles.resolve_title, title, self._user)
 
     async def next_title(self, base: str) -> str:
         """A title that is free: the base, without a number it may have, or `base #N` with the next
@@ -184,7 +183,7 @@ class Sessions:
         cleaned = titles.clean_title(base)
         if cleaned is None:
             raise InvalidTitle("a title needs something visible in it")
-        return await self._engine.read(titles.next_title, cleaned)
+        return await self._access.engine.read(titles.next_title, cleaned)  # among everybody's
 
     # -- lineage -------------------------------------------------------------------------------
 
@@ -273,7 +272,7 @@ class Sessions:
         case of ASCII letters. `since` (inclusive) and `until` (exclusive) bound the time of the order.
         """
         where = self._where(order, filters)
-        return await self._engine.read(listing.read_page, where, order, page_size(limit), after, self._user)
+        return await self._access.read_any(listing.read_page, where, order, page_size(limit), after, self._user)
 
     async def stream(
         self, *, order: Order = "activity", after: str | None = None, **filters: Unpack[SessionFilters]
@@ -281,7 +280,7 @@ class Sessions:
         """Every session that `list` would page through; nothing is held between pages."""
         where = self._where(order, filters)
         while True:
-            page: Page[Session] = await self._engine.read(listing.read_page, where, order, _PAGE, after, self._user)
+            page: Page[Session] = await self._access.read_any(listing.read_page, where, order, _PAGE, after, self._user)
             for session in page.items:
                 yield session
             if page.next is None:
@@ -290,7 +289,7 @@ class Sessions:
 
     async def count(self, *, order: Order = "activity", **filters: Unpack[SessionFilters]) -> int:
         """How many sessions `list` would page through."""
-        return await self._engine.read(listing.read_count, self._where(order, filters))
+        return await self._access.read_any(listing.read_count, self._where(order, filters))
 
     def _where(self, order: str, filters: Mapping[str, Any]) -> Filter:
         return filter_of(order, self._user, **filters)
@@ -316,13 +315,13 @@ class Sessions:
         pruned: list[str] = []
         after: retention.Place | None = None
         while True:
-            ids, after = await self._engine.read(retention.read_idle, where, after, _PAGE)
+            ids, after = await self._access.read_any(retention.read_idle, where, after, _PAGE)
             if not ids:
                 return pruned
             pruned += ids if dry_run else await self._prune(ids, where)
 
     async def _prune(self, ids: list[str], where: Filter) -> list[str]:
-        return await self._engine.write(retention.prune, ids, where, lane=Lane.BACKGROUND)
+        return await self._access.write_any(retention.prune, ids, where, lane=Lane.BACKGROUND)
 
     async def export(self, session_id: str) -> dict[str, Any] | None:
         """The whole session as JSON has it: its columns, `messages` in every state, `compactions` and
@@ -335,7 +334,7 @@ class Sessions:
         where = self._where("created", filters)
         place = transfer.FIRST
         given: set[str] = set()  # of that time: one that is cleared meanwhile has another number and comes again
-        while page := await self._engine.read(transfer.read_ids, where, place, _PAGE):
+        while page := await self._access.read_any(transfer.read_ids, where, place, _PAGE):
             for id, at in page:
                 given = given if at[0] == place[0] else set()
                 place = at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..access import locked
+from ..access import everybodys, locked, only
 from ..encoding import Encoder
 from ..engine.operation import Operation, all, one
 from ..errors import InvalidTitle, TitleTaken
@@ -61,7 +61,9 @@ def claim(title: str | None, session_id: str, within: str | None = None) -> Oper
 def set_title(session_id: str, title: str | None, within: str | None) -> Operation[str | None]:
     """Gives a session its title; None takes it away."""
     row = yield from locked(session_id, "session, title")
+    yield everybodys()  # who has it may be another
     yield from claim(title, session_id, within)
+    yield only(within)
     if title != row.title:
         yield from change(row.session, {"title": title})
         yield from happened("store.titled", session_id, title)

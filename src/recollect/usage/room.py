@@ -84,4 +84,4 @@ class Usage:
         where.among("s.user_id", user_id)
         where.among("u.model", model)
         where.between("u.created_at", since, until)
-        return await self._access.engine.read(read_totals, by, self._access.narrow(where, "s.user_id"))
+        return await self._access.read_any(read_totals, by, self._access.narrow(where, "s.user_id"))

@@ -9,7 +9,6 @@ from ...errors import (
     InvalidQuery,
     InvalidRecord,
     ReadOnly,
-    SearchTimeout,
     StoreBusy,
     StoreDamaged,
     StoreError,
@@ -29,7 +28,7 @@ _BY_CLASS: dict[str, tuple[type[StoreError], str]] = {
 """by the first two characters of the code: postgresql.org/docs/current/errcodes-appendix.html"""
 
 _BY_CODE: dict[str | None, tuple[type[StoreError], str]] = {
-    pg.QueryCanceled.sqlstate: (SearchTimeout, "the read took longer than its deadline and was stopped"),
+    pg.QueryCanceled.sqlstate: (StoreBusy, "the server, or who looks after it, cancelled the statement; not stored"),
     pg.LockNotAvailable.sqlstate: (StoreBusy, "another transaction held what this needs for too long; not stored"),
     pg.ReadOnlySqlTransaction.sqlstate: (ReadOnly, "the server, or this connection, only reads; not stored"),
     pg.InsufficientPrivilege.sqlstate: (ReadOnly, "the role may not do this; not stored"),
@@ -47,11 +46,18 @@ def translate(error: psycopg.Error) -> StoreError:
     text = (str(error) or type(error).__name__).splitlines()[0]
     if is_lost(error):
         kind, meaning = StoreBusy, "the connection to the server was lost; not stored"
+    elif _is_row_of_others(error):
+        kind, meaning = InvalidRecord, "row-level security refuses a row that is not the user's; not stored"
     else:
         kind, meaning = _BY_CODE.get(code) or _BY_CLASS.get(code[:2]) or (InvalidQuery, "PostgreSQL")
     ours = kind(f"{meaning} ({text})")
     ours.__cause__ = error
     return ours
+
+
+def _is_row_of_others(error: psycopg.Error) -> bool:
+    """Whether a policy refused a row, which has the code of a missing privilege; its words may be in any language."""
+    return isinstance(error, pg.InsufficientPrivilege) and error.diag.source_function == "ExecWithCheckOptions"
 
 
 def is_lost(error: BaseException) -> bool:

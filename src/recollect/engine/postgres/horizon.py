@@ -12,38 +12,48 @@ takes his snapshot afterwards.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-import psycopg
 from psycopg import AsyncRawCursor
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+from .pipeline import Connection
 
-TAG = 0x7265
-"""'re', in the upper 16 bits of the lock's name; the number is in the other 48"""
+_TAG = "(CAST(CAST(CAST('store_sequence' AS regclass) AS oid) AS BIGINT) & 65535)"
+"""the schema's own, in the upper 16 bits of the lock's name; the number is in the other 48"""
 
-_CLAIM = f"SELECT pg_advisory_xact_lock_shared(last_value | (CAST({TAG} AS BIGINT) << 48)) FROM store_sequence".encode()
-_IDS = "SELECT nextval('store_sequence') FROM generate_series(1, CAST($1 AS BIGINT))"
-_LAST = "SELECT last_value FROM store_sequence"
-_CLAIMED = f"""
-SELECT MIN(((CAST(classid AS BIGINT) & 65535) << 32) | CAST(objid AS BIGINT)) FROM pg_locks
-WHERE locktype = 'advisory' AND objsubid = 1 AND CAST(classid AS BIGINT) >> 16 = {TAG}
-  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())""".encode()
+# The target list is computed for rows of the join, so after the lock was taken.
+TAKE = f"""
+WITH claim AS MATERIALIZED (
+  SELECT pg_advisory_xact_lock_shared(last_value | ({_TAG} << 48)) FROM store_sequence)
+SELECT nextval('store_sequence') FROM claim, generate_series(1, CAST($1 AS BIGINT))""".encode()
+"""the next numbers, ascending; others may have got some in between"""
+
+LAST = b"SELECT last_value FROM store_sequence"
+_OF_CLAIMS = f"""l.locktype = 'advisory' AND l.objsubid = 1 AND CAST(l.classid AS BIGINT) >> 16 = {_TAG}
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+CLAIMED = f"""
+SELECT MIN(((CAST(l.classid AS BIGINT) & 65535) << 32) | CAST(l.objid AS BIGINT)) FROM pg_locks l
+WHERE {_OF_CLAIMS}""".encode()
 
 
-async def take_ids(connection: Connection, n: int) -> list[int]:
-    """The next numbers, ascending; others may have got some in between."""
+def horizon_of(last: Sequence[tuple[int]], claimed: Sequence[tuple[int | None]]) -> int:
+    """The number up to which all are decided, of the rows of LAST and CLAIMED, in that order. To be read before the
+    snapshot that relies on it is taken."""
+    lowest = claimed[0][0]
+    return last[0][0] if lowest is None else min(last[0][0], lowest)
+
+
+_FACTS = f"""
+SELECT pg_database_size(current_database()), current_setting('server_version'), CAST(COALESCE((
+  SELECT EXTRACT(EPOCH FROM MAX(clock_timestamp() - a.xact_start))
+  FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+  WHERE {_OF_CLAIMS}), 0) AS DOUBLE PRECISION)""".encode()
+
+
+async def read_facts(connection: Connection) -> tuple[int, str, float]:
+    """Bytes of the database, the server's version, and the age in seconds of the oldest transaction that holds the
+    horizon back."""
     cursor = AsyncRawCursor(connection)
-    await cursor.execute(_CLAIM)
-    await cursor.execute(_IDS, (n,))
-    return [id for (id,) in await cursor.fetchall()]
-
-
-async def read_horizon(connection: Connection) -> int:
-    """The number up to which all are decided. To be read before the snapshot that relies on it is taken."""
-    cursor = AsyncRawCursor(connection)
-    await cursor.execute(_LAST)
-    (last,) = await cursor.fetchone() or (0,)
-    await cursor.execute(_CLAIMED)
-    (claimed,) = await cursor.fetchone() or (None,)
-    return last if claimed is None else min(last, claimed)
+    await cursor.execute(_FACTS)
+    size, version, stalled_s = await cursor.fetchone() or (0, "", 0.0)
+    return size, version, stalled_s

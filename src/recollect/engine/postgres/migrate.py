@@ -10,9 +10,10 @@ from functools import cache
 from importlib import resources
 
 from ...errors import NotAStore, ReadOnly, SchemaTooNew
-from .horizon import Connection
+from .pipeline import Connection
+from .scope import STORE
 
-_BOOT = 0x7265636F6C6C6563
+BOOT = 0x7265636F6C6C6563
 """'recollec': the advisory lock of whoever makes or changes the schema"""
 
 
@@ -37,10 +38,11 @@ async def migrate(connection: Connection, *, readonly: bool) -> None:
     if readonly:
         raise ReadOnly("there is no store of this version in that database, and readonly=True makes none")
     async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_BOOT,))
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (BOOT,))
         version = await _version(connection)
         if version == 0:
             await _refuse_foreign(connection)
+        await connection.execute(STORE)  # what is there may be guarded
         for number, script in scripts:
             if number > version:
                 await connection.execute(script.encode())

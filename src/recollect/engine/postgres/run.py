@@ -1,66 +1,180 @@
-"""Driving operations on a PostgreSQL connection: statements in, rows back, with an await for each.
+"""Driving operations on a PostgreSQL connection: statements in, rows back, with an await for those that give some.
 
-A batch is one transaction at READ COMMITTED, each operation in a savepoint of its own. A name that another
-transaction took meanwhile makes an operation run again, which then sees the winner and raises its own error.
+A batch is one transaction at READ COMMITTED, each operation in a savepoint of its own, but for the only one of a
+batch. A name that another transaction took meanwhile makes an operation run again, which then sees the winner and
+raises its own error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
-from psycopg import AsyncRawCursor
+from psycopg.errors import InFailedSqlTransaction
+from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
 
 from ...errors import InvalidQuery, SearchTimeout, StoreBusy, StoreDamaged, WriteUnknown
 from ...models import Row as QueryRow
 from ...models import rows_of
-from ..operation import Failed, Operation, Row, Statement, Verb, coalesces, deliverable, row_type
-from .dialect import dialect
+from ..operation import Failed, Operation, Statement, Verb, coalesces, deliverable, row_type
+from .dialect import dialect, rows_at_once
 from .faults import concerns_all, is_lost, is_race, translate
-from .horizon import Connection, read_horizon, take_ids
+from .horizon import CLAIMED, LAST, TAKE, horizon_of
+from .pipeline import Command, Connection
+from .scope import narrowing
 
 RACES = 8
 """times that an operation runs again because others were faster"""
 
 # In the order of keys, so that no two transactions wait for each other.
-_LOCK = "SELECT session FROM sessions WHERE id = ANY($1) ORDER BY id FOR UPDATE"
+_LOCK = b"SELECT session FROM sessions WHERE id = ANY($1) ORDER BY id FOR UPDATE"
 
 
-async def perform(connection: Connection, statement: Statement) -> Any:
-    """Executes one statement and returns what its verb promises."""
+def _texts(statement: Statement) -> Iterator[tuple[bytes, Sequence[Any]]]:
+    """What a statement is on PostgreSQL: texts and their parameters."""
     verb, sql, params = statement
-    if verb is Verb.IDS:
-        return await take_ids(connection, params)
-    if verb is Verb.HORIZON:
-        return await read_horizon(connection)
-    cursor = AsyncRawCursor(connection)
-    if verb is Verb.LOCK:
-        await cursor.execute(_LOCK, (sorted(params),))
-        return None
-    text, names = dialect(sql)
-    if verb is Verb.MANY:
-        await cursor.executemany(text.encode(), params)
-        return None
-    await cursor.execute(text.encode(), [_value(params[name]) for name in names])
-    if verb is Verb.EXECUTE:
-        return cursor.rowcount
-    rows = await cursor.fetchall()
-    if verb is Verb.TUPLES:
-        return rows
-    return _shaped(cursor, rows) if verb is Verb.ALL else next(iter(_shaped(cursor, rows[:1])), None)
+    if verb is Verb.TOGETHER:
+        for each in params:
+            yield from _texts(each)
+    elif verb is Verb.IDS:
+        yield TAKE, (params,)
+    elif verb is Verb.HORIZON:
+        yield LAST, ()
+        yield CLAIMED, ()
+    elif verb is Verb.LOCK:
+        yield _LOCK, (sorted(params),)
+    elif verb is Verb.AS_USER:
+        yield narrowing(params)
+    elif verb is Verb.MANY:
+        yield from rows_at_once(sql, params)
+    else:
+        text, names = dialect(sql)
+        yield text.encode(), [_value(params[name]) for name in names]
 
 
 def _value(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | set | frozenset | dict) else value
 
 
-def _shaped(cursor: AsyncRawCursor[Any], rows: list[tuple[Any, ...]]) -> list[Row]:
-    return list(map(row_type(tuple([column.name for column in cursor.description or ()])), rows))
+def _reply(connection: Connection, statement: Statement, results: Iterator[PGresult]) -> Any:
+    """What the verb promises, of as many results as the statement had commands."""
+    verb, _, params = statement
+    if verb is Verb.TOGETHER:
+        return [_reply(connection, each, results) for each in params]
+    result = next(results)
+    if verb is Verb.EXECUTE:
+        return result.command_tuples or 0
+    rows = connection.rows(result)
+    if verb is Verb.HORIZON:
+        return horizon_of(rows, connection.rows(next(results)))
+    if verb is Verb.IDS:
+        return [id for (id,) in rows]
+    if verb is Verb.TUPLES:
+        return rows
+    shape = row_type(columns_of(result))
+    return list(map(shape, rows)) if verb is Verb.ALL else next(map(shape, rows), None)
 
 
-async def drive(connection: Connection, operation: Operation[Any], begin: bytes | None = None) -> Any:
-    """Runs an operation to its end; `begin` comes before its first statement but for the horizon.
+def columns_of(result: PGresult) -> tuple[str, ...]:
+    """The names of a result's columns."""
+    return tuple([(result.fname(n) or b"").decode() for n in range(result.nfields)])
+
+
+class Flow:
+    """The statements of a transaction. What gives nothing back waits for the next that does, and travels with it."""
+
+    def __init__(self, connection: Connection, *begin: Command, then: Sequence[Command] = ()) -> None:
+        self._connection = connection
+        self._scope = [connection.command(*narrowing(None))] if connection.guards else []
+        self._begin = [*begin, *self._scope, *then]
+        self._frame = [*self._begin]
+        """what is to come before anything else"""
+        self._opening: list[Command] = []
+        """what begins an operation, as long as it has sent nothing"""
+        self._waiting: list[Command] = []
+        self.has_begun = False
+
+    async def perform(self, statement: Statement) -> Any:
+        """Executes a statement and returns what its verb promises; of one that promises nothing, an error may come
+        with a later one."""
+        if statement.verb is Verb.AS_USER and not self._connection.guards:
+            return None
+        commands = [self._connection.command(text, values) for text, values in _texts(statement)]
+        if statement.verb in _SILENT:
+            self._waiting += commands
+            return None
+        if statement.verb is Verb.HORIZON and not self.has_begun:
+            results = await self._connection.send(commands)  # the snapshot is to be younger
+        else:
+            results = await self._send(*commands)
+        return _reply(self._connection, statement, iter(results))
+
+    async def _send(self, *commands: Command) -> list[PGresult]:
+        before = [*self._frame, *self._opening, *self._waiting]
+        self._forget()
+        self.has_begun = True
+        return (await self._connection.send([*before, *commands], decides=commands[-1] is _COMMIT))[len(before) :]
+
+    def _forget(self) -> None:
+        self._frame, self._opening, self._waiting = [], [], []
+
+    def save(self) -> None:
+        """Begins an operation."""
+        self._opening = [_SAVE, *self._scope]
+
+    async def keep(self) -> None:
+        """Ends it. Raises the error of its last statements."""
+        self._refuse_failed()
+        if self._waiting:
+            await self._send(_KEEP)
+        elif not self._opening:
+            self._frame.append(_KEEP)
+        self._opening = []
+
+    def drop(self) -> None:
+        """Undoes it."""
+        self._waiting = []
+        if not self._opening:
+            self._frame += [_DROP, _KEEP]
+        self._opening = []
+
+    async def commit(self) -> None:
+        """Commits, if anything was done. Raises the error of the last statements."""
+        self._refuse_failed()
+        if self.has_begun or self._waiting:
+            await self._send(_COMMIT)
+
+    def _refuse_failed(self) -> None:
+        """Nobody would object to going on after an error: COMMIT undoes such a transaction, and calls it done."""
+        if _DROP not in self._frame and self._connection.pgconn.transaction_status == TransactionStatus.INERROR:
+            raise InFailedSqlTransaction("a statement failed before; nothing was stored")
+
+    async def undo(self) -> None:
+        """Undoes the transaction; what comes then is another."""
+        self._forget()
+        self._frame = [*self._begin]
+        self.has_begun = False
+        await _undo(self._connection)
+
+
+_SAVE, _KEEP, _DROP = Command(b"SAVEPOINT op"), Command(b"RELEASE op"), Command(b"ROLLBACK TO op")
+_COMMIT = Command(b"COMMIT")
+_SILENT = (Verb.LOCK, Verb.MANY, Verb.AS_USER)
+"""they give nothing back"""
+
+
+async def _undo(connection: Connection) -> None:
+    if not connection.closed:
+        try:
+            await connection.rollback()
+        except psycopg.Error:
+            await connection.close()
+
+
+async def drive(flow: Flow, operation: Operation[Any]) -> Any:
+    """Runs an operation to its end.
 
     Our errors are raised in it, where it may catch them. A driver's that concern more than the statement, or that
     another try mends, end it.
@@ -69,10 +183,7 @@ async def drive(connection: Connection, operation: Operation[Any], begin: bytes 
         statement = next(operation)
         while True:
             try:
-                if begin is not None and statement.verb is not Verb.HORIZON:
-                    await connection.execute(begin)
-                    begin = None
-                reply = await perform(connection, statement)
+                reply = await flow.perform(statement)
             except psycopg.Error as error:
                 if is_race(error) or concerns_all(error):
                     raise
@@ -89,94 +200,120 @@ Job = tuple[Callable[..., Operation[Any]], list[tuple[Any, ...]]]
 """an operation and the arguments of each of its writes"""
 
 
-async def run_batch(connection: Connection, jobs: list[Job]) -> list[list[Any]]:
-    """Runs the jobs in one transaction and commits: one outcome per write. Whatever is raised, nothing of it
-    is stored, but for WriteUnknown."""
+async def run_batch(
+    connection: Connection, jobs: list[Job], begin: Sequence[Command], sessions: Sequence[str]
+) -> list[list[Any]]:
+    """Runs the jobs, which are on these sessions, in one transaction and commits: one outcome per write. Whatever is
+    raised, nothing of it is stored, but for WriteUnknown; or, cancelled, as `Connection.is_undecided` says."""
+    # Locked all at once: each for its operation, it would be in any order.
+    locks = [connection.command(_LOCK, (sorted(sessions),))] if len(jobs) > 1 else []
+    flow = Flow(connection, *begin, then=locks)
     try:
-        await connection.execute("BEGIN")
-        outcomes = [await _run_job(connection, *job) for job in jobs]
+        if len(jobs) == 1:
+            return [await _run_sole(flow, connection, *jobs[0])]
+        outcomes = [await _run_job(flow, *job) for job in jobs]
+        await _commit(flow, connection)
     except BaseException:
-        await _undo(connection)
+        await flow.undo()
         raise
-    await _commit(connection)
     return outcomes
 
 
-async def _undo(connection: Connection) -> None:
-    if not connection.closed:
-        try:
-            await connection.rollback()
-        except psycopg.Error:
-            await connection.close()
-
-
-async def _commit(connection: Connection) -> None:
+async def _commit(flow: Flow, connection: Connection) -> None:
     try:
-        await connection.execute("COMMIT")
+        await flow.commit()
     except psycopg.Error as error:
-        if is_lost(error):
+        if is_lost(error) and connection.is_undecided:
             what = f"the connection was lost during COMMIT ({error})"
             raise WriteUnknown(f"{what}: stored or not cannot be known") from error
-        await _undo(connection)
         raise
 
 
-async def _run_job(
-    connection: Connection, op: Callable[..., Operation[Any]], writes: list[tuple[Any, ...]]
+async def _run_sole(
+    flow: Flow, connection: Connection, op: Callable[..., Operation[Any]], writes: list[tuple[Any, ...]]
 ) -> list[Any]:
+    """The only job of a batch needs no savepoint, and COMMIT travels with its last statements. If it raises, the
+    transaction is undone and begun again."""
+    items = [args[0] for args in writes] if coalesces(op) else []
+    try:
+        result = await drive(flow, op(items) if items else op(*writes[0]))
+        await _commit(flow, connection)
+    except WriteUnknown:
+        raise
+    except Exception as error:
+        if concerns_all(error):
+            raise
+        await flow.undo()
+        if len(items) < 2 and not is_race(error):
+            return [Failed(translate(error) if isinstance(error, psycopg.Error) else deliverable(error))]
+    else:
+        return result if items else [result]
+    outcomes = await _run_job(flow, op, writes)
+    await _commit(flow, connection)
+    return outcomes
+
+
+async def _run_job(flow: Flow, op: Callable[..., Operation[Any]], writes: list[tuple[Any, ...]]) -> list[Any]:
     if not coalesces(op):
-        return [await _alone(connection, op, args) for args in writes]
+        return [await _alone(flow, op, args) for args in writes]
     items = [args[0] for args in writes]
-    outcome = await _alone(connection, op, (items,))
+    outcome = await _alone(flow, op, (items,))
     if type(outcome) is not Failed:
         return outcome
     if len(items) == 1:
         return [outcome]
-    outcomes = [await _alone(connection, op, ([item],)) for item in items]
+    outcomes = [await _alone(flow, op, ([item],)) for item in items]
     return [each if type(each) is Failed else each[0] for each in outcomes]
 
 
-async def _alone(connection: Connection, op: Callable[..., Operation[Any]], args: tuple[Any, ...]) -> Any:
+async def _alone(flow: Flow, op: Callable[..., Operation[Any]], args: tuple[Any, ...]) -> Any:
     """One operation in its own savepoint: if it raises, it fails alone and leaves nothing."""
     outcome = None
     for _ in range(RACES):
-        await connection.execute("SAVEPOINT op")
+        flow.save()
         try:
-            result = await drive(connection, op(*args))
+            result = await drive(flow, op(*args))
+            await flow.keep()
         except psycopg.Error as error:
             if concerns_all(error):
                 raise
-            await connection.execute("ROLLBACK TO op")
+            flow.drop()
             outcome = Failed(translate(error))
+            if not is_race(error):
+                break
         except Exception as error:
-            await connection.execute("ROLLBACK TO op")
+            flow.drop()
             return Failed(deliverable(error))
         else:
-            await connection.execute("RELEASE op")
             return result
     return outcome
+
+
+_READ, _QUERY = Command(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"), Command(b"BEGIN READ ONLY")
 
 
 async def run_read(connection: Connection, op: Callable[..., Operation[Any]], *args: Any) -> Any:
     """Runs a read in one snapshot; nothing stays open behind it."""
     try:
-        return await drive(connection, op(*args), b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        return await drive(Flow(connection, _READ), op(*args))
     finally:
         await _undo(connection)
 
 
 async def run_query(connection: Connection, sql: str, params: dict[str, Any]) -> list[QueryRow]:
-    """Somebody's own SELECT. Prepared, it can only be one statement; in a transaction that only reads."""
+    """Somebody's own SELECT. As it travels, it can only be one statement; in a transaction that only reads."""
     try:
         text, names = dialect(sql)
-        await connection.execute("BEGIN READ ONLY")
-        cursor = AsyncRawCursor(connection)
-        await cursor.execute(text.encode(), [_value(params[name]) for name in names], prepare=True)
-        if cursor.description is None:
+        query = connection.command(text.encode(), [_value(params[name]) for name in names])
+        scope = [connection.command(*narrowing(None))] if connection.guards else []
+        *_, result = await connection.send([_QUERY, *scope, query], keep=False)
+        if result.status != ExecStatus.TUPLES_OK:
             raise InvalidQuery("the SQL gives no rows: only a SELECT is a query")
-        return rows_of(tuple([column.name for column in cursor.description]), await cursor.fetchall())
+        return rows_of(columns_of(result), connection.rows(result))
     except KeyError as error:
         raise InvalidQuery(f"no value was given for :{error.args[0]}") from None
+    except UnicodeEncodeError as error:
+        raise InvalidQuery(f"the SQL cannot be sent: {error}") from None
     except psycopg.Error as error:
         ours = translate(error)
         if isinstance(ours, SearchTimeout | StoreBusy | StoreDamaged):

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import sqlite3
-import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ...errors import (
 )
 from ...models import Row
 from ...options import Durability, Limits, Timeouts
+from .. import forking
 from ..fulltext import FullText
 from ..operation import Operation
 from ..writer import Group, Lane, Writer
@@ -42,21 +43,12 @@ log = logging.getLogger("recollect")
 GRACE_S = 0.5
 """what a thread is given to answer by itself, beyond a deadline that it knows"""
 
-_open_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
-
-
-def _mark_forked() -> None:
-    for engine in _open_engines:
-        engine._forked()  # pyright: ignore[reportPrivateUsage]
-
-
-os.register_at_fork(after_in_child=_mark_forked)
-
 
 class SqliteEngine:
     """One database file (or one in memory): a writer, its readers, and what guards them."""
 
     fulltext: FullText = FULLTEXT
+    guards_rows = False
 
     def __init__(
         self, target: str, *, durability: Durability, readonly: bool, limits: Limits, timeouts: Timeouts,
@@ -106,7 +98,7 @@ class SqliteEngine:
             self._start_writer()
         self._readers = Readers(lambda: connect(file.open_reader), self._limits.readers, self._timeouts.reader_wait_s)
         self._unusable = None
-        _open_engines.add(self)
+        forking.opened(self)
 
     def _start_writer(self) -> None:
         self._writer = Writer(
@@ -132,7 +124,7 @@ class SqliteEngine:
             await self._end_reads(deadline)
             await self._readers.aclose(GRACE_S)
         finally:
-            _open_engines.discard(self)
+            forking.closed(self)
             await self._close_writer(deadline)
 
     async def _end_reads(self, deadline: float) -> None:
@@ -171,11 +163,10 @@ class SqliteEngine:
         if self._refusal:
             raise again(self._refusal)
 
-    def _forked(self) -> None:
+    def forked(self, error: ForkedStore) -> None:
+        """Refuses from now on; called in the child of a fork."""
         if self._unusable is None:
-            self._unusable = ForkedStore(
-                "the process was forked while this store was open: open a new one in the child"
-            )
+            self._unusable = error
             self._file.discard()  # or the child would hold the lock when the parent is gone
 
     # -- writing -------------------------------------------------------------------------------
@@ -249,6 +240,11 @@ class SqliteEngine:
         for notice in self.on_commit:
             notice()
 
+    @asynccontextmanager
+    async def listening(self) -> AsyncGenerator[bool]:
+        """A file tells nobody what other processes write to it."""
+        yield False
+
     # -- reading -------------------------------------------------------------------------------
 
     async def read(self, op: Callable[..., Operation[Any]], *args: Any, deadline_s: float | None = None) -> Any:
@@ -300,6 +296,8 @@ class SqliteEngine:
             "database_bytes": database_bytes,
             "schema_version": newest(),
             "sqlite_version": version,
+            "postgres_version": "",
+            "horizon_stalled_s": 0.0,
             "durability": self._durability.value,
         }
 

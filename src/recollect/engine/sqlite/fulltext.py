@@ -39,6 +39,10 @@ class SqliteFullText:
         words = f"content : ({_fts5(match)})"
         return f"keys : ({' OR '.join(map(_quoted, keys))}) AND {words}" if keys else words
 
+    def condition(self, match: Match, keys: Sequence[str]) -> tuple[str, dict[str, str]]:
+        """One query for all of it."""
+        return self.matches, {"match": self.expression(match, keys)}
+
     def lock(self) -> Statement:
         """Nothing: the writer is alone."""
         return lock()

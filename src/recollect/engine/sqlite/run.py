@@ -46,13 +46,15 @@ def perform(connection: sqlite3.Connection, statement: Statement) -> Any:
     if verb is Verb.MANY:
         connection.executemany(sql, params)
         return None
-    if verb is Verb.LOCK:
-        return None  # the writer is alone
+    if verb is Verb.LOCK or verb is Verb.AS_USER:
+        return None  # the writer is alone; a file knows no users
     if verb is Verb.IDS:
         last = connection.execute("UPDATE sequence SET last = last + ? RETURNING last", (params,)).fetchone()[0]
         return range(last - params + 1, last + 1)
     if verb is Verb.HORIZON:
         return connection.execute("SELECT last FROM sequence").fetchone()[0]  # what is numbered is committed
+    if verb is Verb.TOGETHER:
+        return [perform(connection, each) for each in params]
     cursor = _execute(connection, sql, params)
     if verb is Verb.EXECUTE:
         return cursor.rowcount

@@ -274,10 +274,11 @@ CREATE TABLE index_state (
 INSERT INTO index_state VALUES (1, 0, 0, 0, 0, 0, 0);
 
 -- the full-text index: words already folded and separated by the segmenter, keys of scopes among them;
--- a row longer than a tsvector can tell the places of stands in several parts
+-- a row longer than a tsvector can tell the places of stands in several parts, the first of which has all its words
 CREATE TABLE search_terms (
   id BIGINT NOT NULL,
   part BIGINT NOT NULL,
+  parts BIGINT NOT NULL,
   words TSVECTOR NOT NULL,
   PRIMARY KEY (id, part)
 );

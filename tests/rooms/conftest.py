@@ -1,0 +1,68 @@
+"""The behaviour of the rooms is tested on every engine: what `store`, `memory` and `path` are, changes from one to the
+next. What concerns SQLite alone says so, see `engines.py`.
+
+All cases of a test run on its home engines, which are those that its fixtures name. On the others the first case does,
+and the rest with `-m matrix`: that an operation does the same everywhere is seen by one case, what it does by all.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from recollect import AsyncSessionStore
+from recollect.sessions import room
+from recollect.testing.engines import ENGINES, Target
+
+HOMES = {"path": ["disk"], "store": ["disk"], "memory": ["memory"], "any_store": ["memory", "disk"]}
+"""by the fixture that a test asks for, itself or through others; the first of them counts"""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Who asks for a place opens more than one store there, which no store in memory can share."""
+    if "path" in metafunc.fixturenames:
+        metafunc.definition.add_marker(pytest.mark.recollect_engines("disk", "postgres"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is left out by default, before it is left out."""
+    first: dict[tuple[str, str], pytest.Item] = {}
+    for item in items:
+        engine = item.callspec.params.get("recollect_target") if hasattr(item, "callspec") else None
+        if not isinstance(item, pytest.Function) or engine is None or engine in homes(item):
+            continue
+        function = item.nodeid.partition("[")[0]
+        if first.setdefault((function, engine), item) is not item:
+            item.add_marker(pytest.mark.matrix)
+
+
+def homes(item: pytest.Function) -> list[str]:
+    """The engines on which all cases of a test run; the first that it allows where its fixture's are not allowed."""
+    wanted = next((engines for name, engines in HOMES.items() if name in item.fixturenames), list(ENGINES))
+    allowed = [name for name in ENGINES if all(name in mark.args for mark in item.iter_markers("recollect_engines"))]
+    return [name for name in wanted if name in allowed] or allowed[:1]
+
+
+@pytest.fixture
+def path(recollect_target: Target) -> Target:
+    """Where `store` is."""
+    return recollect_target
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions are listed, exported and pruned by tens, so that few are more than a page."""
+    monkeypatch.setattr(room, "_PAGE", 10)
+
+
+@pytest.fixture
+def store(any_store: AsyncSessionStore) -> AsyncSessionStore:
+    """An open store."""
+    return any_store
+
+
+@pytest.fixture
+def memory(any_store: AsyncSessionStore) -> AsyncSessionStore:
+    """An open store."""
+    return any_store
