@@ -98,9 +98,7 @@ async def by_store(dsn: str, tasks: int, sessions: int, each: int) -> float:
     async with AsyncSessionStore(dsn) as store:
         for id in ids:
             await store.sessions.create(id, source="bench")
-        return await appended(
-            lambda id, text: store.messages.append(id, role="user", content=text), tasks, ids, each
-        )
+        return await appended(lambda id, text: store.messages.append(id, role="user", content=text), tasks, ids, each)
 
 
 async def by_psycopg(dsn: str, tasks: int, sessions: int, each: int, most: int) -> float:
@@ -128,7 +126,7 @@ def append_rows(dsn: str, repetitions: int) -> Iterator[Row]:
         name = f"append, {tasks} task{'s' if tasks > 1 else ''}" + (f", {sessions} sessions" * (sessions < tasks))
         yield paired(name, pairs, "rows/s", f"plain: psycopg, {LIMITS.writers} connections, batches")
         if tasks > 1:
-            yield paired(f"{name}, beside a commit each", singly, "rows/s", "plain: the same, one message a transaction")
+            yield paired(f"{name}, beside a commit each", singly, "rows/s", "plain: one message a transaction")
 
 
 # -- several processes on the same sessions --------------------------------------------------------

@@ -103,5 +103,7 @@ def test_the_suite_for_engines_goes_with_the_package():
     taken = [root / path for path in settings["force-include"]]
     assert all(path.exists() for path in taken)
     files = [file for path in taken for file in ([path] if path.is_file() else path.rglob("*.py"))]
-    left = re.compile(r"^\s*(from \.\.|from tests|import tests|from (faults|cli|engine|importers)\b.* import)", re.MULTILINE)
+    left = re.compile(
+        r"^\s*(from \.\.|from tests|import tests|from (faults|cli|engine|importers)\b.* import)", re.MULTILINE
+    )
     assert [str(file) for file in files if file.suffix == ".py" and left.search(file.read_text())] == []

@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not isinstance(item, pytest.Function) or engine is None or engine in homes(item):
             continue
         function = item.nodeid.partition("[")[0]
-        if first.setdefault((function, engine), item) is not item:
+        if first.setdefault((function, engine), item) is not item or item.get_closest_marker("long_elsewhere"):
             item.add_marker(pytest.mark.matrix)
 
 

@@ -422,12 +422,12 @@ async def test_a_record_with_a_taken_key_arrives_without_it(taken: AsyncSessionS
 
 # -- what it costs ---------------------------------------------------------------------------------
 
-KEYS = 1_000
+KEYS = 300
 
 
 @pytest.fixture
 async def busy(store: AsyncSessionStore) -> AsyncSessionStore:
-    """A gateway with a thousand keys; every tenth has had a session before its live one."""
+    """A gateway with some hundred keys; every tenth has had a session before its live one."""
     for wave in range(2):
         keys = [f"agent:main:telegram:dm:{n}" for n in range(KEYS) if wave or n % 10 == 0]
         found = await asyncio.gather(*(store.sessions.for_key(key) for key in keys))
@@ -438,7 +438,7 @@ async def busy(store: AsyncSessionStore) -> AsyncSessionStore:
 
 
 async def test_a_live_session_costs_no_write(busy: AsyncSessionStore, path: Path):
-    """A thousand lookups: not one write, whether it is asked for idleness or not. By a store that refuses them, and
+    """Some hundred lookups: not one write, whether it is asked for idleness or not. By a store that refuses them, and
     that has no keeper, whose writes would be counted."""
     async with AsyncSessionStore(path, readonly=True) as reading:
         for n in range(KEYS):
@@ -467,7 +467,7 @@ LOOKUPS = {
 @ON_FILES
 @pytest.mark.parametrize("analyzed", [False, True])
 async def test_the_live_session_is_found_by_its_index(busy: AsyncSessionStore, path: Path, analyzed: bool):
-    """Of a thousand keys as of one: a lookup in sessions_live, which holds one entry per key; no scan, no sort.
+    """Of some hundred keys as of one: a lookup in sessions_live, which holds one entry per key; no scan, no sort.
     With the statistics of ANALYZE as without."""
     await busy.aclose()
     with closing(sqlite3.connect(path)) as db:

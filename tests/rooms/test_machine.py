@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import shutil
-import tempfile
+import os
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -24,6 +24,11 @@ from hypothesis.stateful import (
 
 from recollect import AsyncSessionStore, Durability, InvalidRecord, Limits, TitleTaken
 from recollect.search import keeper
+from recollect.testing.engines import Target
+from recollect.testing.postgres import in_schema
+
+from .engines import LONG_ELSEWHERE
+from .outside import indexed, is_server
 
 Dict = dict[str, Any]
 
@@ -155,18 +160,17 @@ COMMON = "common"
 
 
 class Store(RuleBasedStateMachine):
-    """A store on disk, and what it must contain."""
+    """A store, and what it must contain."""
 
-    def __init__(self, eventually: Callable[..., Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, places: Places, eventually: Callable[..., Coroutine[Any, Any, None]]) -> None:
         super().__init__()
+        self.places = places
         self.eventually = eventually
-        self.folder = Path(tempfile.mkdtemp(prefix="machine-"))
         self.runner = asyncio.Runner()
-        self.files = 0
         self.words = 0
         self.names = 0
         self.model: dict[str, Dict] = {}
-        self.store = self.opened(self.new_path())
+        self.store = self.opened(self.new_place())
 
     def teardown(self) -> None:
         try:
@@ -174,19 +178,18 @@ class Store(RuleBasedStateMachine):
         finally:
             self.run(self.store.aclose())
             self.runner.close()
-            shutil.rmtree(self.folder)
+            self.places.clear()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
 
-    def new_path(self) -> Path:
-        self.files += 1
-        self.path = self.folder / f"store{self.files}.db"
-        return self.path
+    def new_place(self) -> Target:
+        self.place = self.places.new()
+        return self.place
 
-    def opened(self, path: Path) -> AsyncSessionStore:
+    def opened(self, place: Target) -> AsyncSessionStore:
         async def open_() -> AsyncSessionStore:
-            store = AsyncSessionStore(path, durability=Durability.PROCESS, limits=Limits(spawn_depth=99))
+            store = AsyncSessionStore(place, durability=Durability.PROCESS, limits=Limits(spawn_depth=99))
             return await store.open()
 
         return self.run(open_())
@@ -455,7 +458,7 @@ class Store(RuleBasedStateMachine):
 
     def reopen(self, _: int) -> None:
         self.run(self.store.aclose())
-        self.store = self.opened(self.path)
+        self.store = self.opened(self.place)
 
     def import_what_is_there(self, pick: int) -> None:
         async def work() -> tuple[Any, Any, Any]:
@@ -490,7 +493,7 @@ class Store(RuleBasedStateMachine):
         records = self.run(take(self.store))
         assert {record["id"] for record in records} == set(self.model)
         self.run(self.store.aclose())
-        self.store = self.opened(self.new_path())
+        self.store = self.opened(self.new_place())
         imported = self.run(self.store.sessions.import_(records))
         assert (imported.existing, imported.rejections) == ((), ())
         assert sorted(self.run(take(self.store)), key=str) == sorted(records, key=str)
@@ -503,10 +506,8 @@ class Store(RuleBasedStateMachine):
 
     async def check(self) -> None:
         assert {each.id for each in await self.store.sessions.list(limit=None)} == set(self.model)
-        for name, session in self.model.items():
-            await self.check_messages(name, session)
-            await self.check_session(name, session)
-        await self.check_search()
+        checks = [check(*each) for each in self.model.items() for check in (self.check_messages, self.check_session)]
+        await asyncio.gather(*checks, self.check_search())
         dangling = await self.store.query(
             "SELECT c.id FROM sessions c LEFT JOIN sessions p ON p.session = c.parent"
             " WHERE c.parent IS NOT NULL AND (p.id IS NULL OR c.id IS NULL)"
@@ -573,27 +574,58 @@ class Store(RuleBasedStateMachine):
         await self.eventually(none_left)
         await self.store.flush(index=True)
         rows = await self.store.query("SELECT id FROM messages WHERE content <> '' OR tool_calls IS NOT NULL")
-        indexed = await self.store.query("SELECT id FROM search_index_docsize")
-        assert {row.id for row in indexed} == {row.id for row in rows}
+        assert await indexed(self.store) == {row.id for row in rows}
         kept = sum(len(session["rows"]) for session in self.model.values())
         assert (await self.store.query("SELECT COUNT(*) AS n FROM messages"))[0].n == kept
 
 
-def explore(eventually: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+class Places:
+    """Where the stores of a machine are: files beside the one that is given, or schemas beside that of the server."""
+
+    def __init__(self, given: Target) -> None:
+        self._given = os.fspath(given)
+        self._made: list[str] = []
+
+    def new(self) -> Target:
+        """A place in which no store has anything."""
+        name = f"machine{len(self._made)}_{os.getpid()}"
+        self._made.append(name)
+        if not is_server(self._given):
+            return f"{self._given}.{name}"
+        self._execute(f"CREATE SCHEMA {name}")
+        return in_schema(self._given, name)
+
+    def clear(self) -> None:
+        """Takes all of them away."""
+        for name in self._made:
+            if is_server(self._given):
+                self._execute(f"DROP SCHEMA {name} CASCADE")
+            else:
+                for file in Path(self._given).parent.glob(f"*.{name}*"):
+                    file.unlink()
+        self._made.clear()
+
+    def _execute(self, sql: str) -> None:
+        with psycopg.connect(self._given, autocommit=True) as connection:
+            connection.execute(sql.encode())
+
+
+def explore(place: Target, eventually: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
     monkeypatch.setattr(keeper, "REST_S", 0.0)
     run_state_machine_as_test(
-        lambda: Store(eventually),
+        lambda: Store(Places(place), eventually),
         settings=settings(derandomize=True, deadline=None, suppress_health_check=[*HealthCheck], **options),
     )
 
 
-def test_whatever_is_done_the_store_holds_what_a_plain_list_would(eventually, monkeypatch):
+@LONG_ELSEWHERE
+def test_whatever_is_done_the_store_holds_what_a_plain_list_would(path: Target, eventually, monkeypatch):
     """Order, content, counters, ledger, lineage and search, after every step of any sequence, across reopening
     and moving to another store."""
-    explore(eventually, monkeypatch, max_examples=20, stateful_step_count=30)
+    explore(path, eventually, monkeypatch, max_examples=20, stateful_step_count=30)
 
 
 @pytest.mark.slow
-def test_whatever_is_done_the_store_holds_what_a_plain_list_would_at_length(eventually, monkeypatch):
+def test_whatever_is_done_the_store_holds_what_a_plain_list_would_at_length(path: Target, eventually, monkeypatch):
     """The same with more and longer sequences."""
-    explore(eventually, monkeypatch, max_examples=200, stateful_step_count=50)
+    explore(path, eventually, monkeypatch, max_examples=200, stateful_step_count=50)

@@ -281,7 +281,7 @@ def test_a_read_that_is_cancelled_leaves_its_connection_as_it_was(writes_otherwi
     """Not in a transaction and not read-only, however often: found where prunes were cancelled in a store in memory."""
     left: list[str] = []
     with closing(sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)) as connection:
-        for _ in range(20_000):
+        for _ in range(5_000):
             request = Request(None, 1, writes_otherwise=writes_otherwise)
             request.cancelled = True
             with suppress(sqlite3.Error, StoreError):
@@ -513,7 +513,7 @@ def left(path: Target, marks: Marks, fields: Iterable[str]) -> dict[str, str]:
     """
     tails = {field: marks.word[field][2:] for field in fields}
     if is_server(path):
-        return _where(path, tails)
+        return {field: where for field, where in _where(path, tails).items() if where}
     contents = [file.read_bytes() for file in Path(path).parent.glob(f"{Path(path).name}*")]
     kept = b"\0".join(
         _without_gaps(each) if each.startswith(b"SQLite format 3\0") else each for each in contents
@@ -539,7 +539,7 @@ def _without_gaps(database: bytes) -> bytes:
 
 
 def _where(path: Target, tails: dict[str, str]) -> dict[str, str]:
-    """For each that is in a row, the tables whose rows have it."""
+    """For each, the tables in whose rows it is."""
     found: dict[str, list[str]] = {field: [] for field in tails}
     for table in tables(path) if tails else ():
         if table != "search_index":
@@ -547,8 +547,7 @@ def _where(path: Target, tails: dict[str, str]) -> dict[str, str]:
             for field, tail in tails.items():
                 if tail.encode() in values:
                     found[field].append(table)
-    kept = {field: ", ".join(names) for field, names in found.items()}
-    return kept if not is_server(path) else {field: names for field, names in kept.items() if names}
+    return {field: ", ".join(names) for field, names in found.items()}
 
 
 def _bytes(value: Any) -> bytes:
@@ -571,7 +570,7 @@ async def test_the_bytes_are_found_while_they_are_there(path: Path, eventually):
         assert ("search_terms" if is_server(path) else "search_index_data") in found[field]
 
 
-@pytest.mark.parametrize(("how", "n"), [(how, n) for how in WAYS for n in (50, 5_000)])
+@pytest.mark.parametrize(("how", "n"), [(how, n) for how in WAYS for n in (50, 1_500)])
 async def test_no_byte_is_left(path: Path, eventually, how: str, n: int):
     """Once the keeper has erased it and purged the index, and the log is in the file: of no column of any table,
     of no word of messages, notes, tool calls and events. A cleared session keeps what is its own."""
@@ -614,7 +613,7 @@ async def test_no_byte_is_left_of_one_after_the_other_while_others_speak(path: P
 )
 async def test_no_byte_is_left_in_gaps_between_rows(path: Path, eventually):
     """Texts that grew and shrank moved their neighbours from page to page, and are gone from all of them."""
-    pick, tail, every = random.Random(1), "wqxzjk", range(2_000)
+    pick, tail, every = random.Random(1), "wqxzjk", range(400)
     async with AsyncSessionStore(path, durability=Durability.PROCESS) as store:
         await asyncio.gather(*(store.sessions.create(f"s{n}", system_prompt="short") for n in every))
         for _ in range(4):
@@ -626,7 +625,7 @@ async def test_no_byte_is_left_in_gaps_between_rows(path: Path, eventually):
             await store.sessions.delete(f"s{n}")
 
         async def erased() -> bool:
-            return (await store.query("SELECT COUNT(*) AS n FROM sessions"))[0].n == 1_000
+            return (await store.query("SELECT COUNT(*) AS n FROM sessions"))[0].n == 200
 
         await eventually(erased)
     assert tail.encode() not in path.read_bytes()

@@ -197,15 +197,20 @@ class PostgresEngine:
             try:
                 return await self._read(run, deadline_s, *args)
             except PoolTimeout as error:  # asked again, it tries again to connect
-                if self._unusable or self._loop.time() >= wait:
+                if self._loop.time() >= wait:
                     raise StoreBusy("all readers were busy, or the server did not answer") from error
             except psycopg.Error as error:
-                if not is_lost(error) or self._unusable or self._loop.time() > patience:
+                if self._unusable is None and (not is_lost(error) or self._loop.time() > patience):
                     raise translate(error) from error
                 await asyncio.sleep(AGAIN_S)
+            if self._unusable:  # closed meanwhile
+                raise again(self._unusable)
 
     async def _read(self, run: Callable[..., Awaitable[Any]], deadline_s: float | None, *args: Any) -> Any:
+        cancellations = _cancellations()
         async with self._readers.connection(min(ASK_S, self._timeouts.reader_wait_s)) as connection:
+            if _cancellations() > cancellations:  # the pool forgets one that comes together with the connection
+                raise asyncio.CancelledError
             self._busy += 1
             try:
                 async with asyncio.timeout(deadline_s):
@@ -240,3 +245,8 @@ class PostgresEngine:
             "horizon_stalled_s": stalled_s,
             "durability": self._durability.value,
         }
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0

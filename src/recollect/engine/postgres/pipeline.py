@@ -6,6 +6,7 @@ that fails the server leaves out those behind it. A statement is prepared when i
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ import psycopg
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.generators import fetch_many, send
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus
 from psycopg.pq.abc import PGresult
 
 PREPARED = 200
@@ -23,6 +24,9 @@ PREPARED = 200
 
 AT_ONCE = 256
 """commands between two turns of the event loop"""
+
+CANCEL_S = 1.0
+"""to tell the server to stop"""
 
 _Key = tuple[bytes, tuple[int, ...]]
 _Waits = Generator[Any, Any, list[PGresult]]
@@ -71,9 +75,20 @@ class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         results: list[PGresult] = []
         for first in range(0, len(commands), AT_ONCE):
             self.is_undecided = decides and first + AT_ONCE >= len(commands)
-            results += await self.wait(self._exchange(commands[first : first + AT_ONCE], keep and self.prepares))
+            try:
+                results += await self.wait(self._exchange(commands[first : first + AT_ONCE], keep and self.prepares))
+            except asyncio.CancelledError:
+                await self._abandon()
+                raise
         self.is_undecided = False
         return results
+
+    async def _abandon(self) -> None:
+        """Cancelled before the server had answered: it is told to stop, and the connection is of no use any more."""
+        if self.pgconn.status == ConnStatus.OK and self.pgconn.pipeline_status != PipelineStatus.OFF:
+            with suppress(psycopg.Error):
+                await self.cancel_safe(timeout=CANCEL_S)
+            self.pgconn.finish()
 
     def rows(self, result: PGresult) -> list[tuple[Any, ...]]:
         """The rows of a result."""

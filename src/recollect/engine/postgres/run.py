@@ -55,7 +55,14 @@ def _texts(statement: Statement) -> Iterator[tuple[bytes, Sequence[Any]]]:
 
 
 def _value(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple | set | frozenset | dict) else value
+    """What is compared, as the server takes it: a text with NUL is none that is stored, which it is to find out."""
+    if isinstance(value, str):
+        return value.replace("\0", _NO_TEXT) if "\0" in value else value
+    return list(map(_value, value)) if isinstance(value, list | tuple | set | frozenset | dict) else value
+
+
+_NO_TEXT = "\uffff"
+"""a code point that is no character"""
 
 
 def _reply(connection: Connection, statement: Statement, results: Iterator[PGresult]) -> Any:
