@@ -29,6 +29,8 @@ from recollect import (
 
 from .postgres_server import OwnServer, own_server
 
+pytestmark = pytest.mark.slow  # servers that crash and many processes: minutes in all
+
 SESSIONS = [f"s{n}" for n in range(8)]
 TASKS = 16
 

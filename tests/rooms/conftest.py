@@ -1,8 +1,8 @@
 """The behaviour of the rooms is tested on every engine: what `store`, `memory` and `path` are, changes from one to the
 next. What concerns SQLite alone says so, see `engines.py`.
 
-All cases of a test run on its home engines, which are those that its fixtures name. On the others the first case does,
-and the rest with `-m matrix`: that an operation does the same everywhere is seen by one case, what it does by all.
+All cases of a test run on its home engines, which are those that its fixtures name. On SQLite's other one the first case
+does, and the rest, and all on PostgreSQL, with `-m matrix`: that an operation does the same everywhere is seen by one case, what it does by all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not isinstance(item, pytest.Function) or engine is None or engine in homes(item):
             continue
         function = item.nodeid.partition("[")[0]
-        if first.setdefault((function, engine), item) is not item or item.get_closest_marker("long_elsewhere"):
+        if engine == "postgres":  # all of it at once: `-m matrix -k postgres`; by default it would take too long
+            item.add_marker(pytest.mark.matrix)
+        elif first.setdefault((function, engine), item) is not item or item.get_closest_marker("long_elsewhere"):
             item.add_marker(pytest.mark.matrix)
 
 

@@ -27,6 +27,9 @@ PAUSE_S = 0.02
 AGAIN_S = 1.0
 """between attempts to listen"""
 
+CANCEL_S = 0.2
+"""between two attempts to cancel"""
+
 STALLED_S = 10.0
 """a transaction that holds the horizon back for longer is worth a line in the log"""
 
@@ -76,8 +79,9 @@ class Notices:
         try:
             yield True
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            while not task.done():  # a cancellation may be swallowed where it comes together with what was waited for
+                task.cancel()
+                await asyncio.wait([task], timeout=CANCEL_S)
 
     async def _listen(self) -> None:
         while True:
