@@ -1,8 +1,9 @@
 """The behaviour of the rooms is tested on every engine: what `store`, `memory` and `path` are, changes from one to the
 next. What concerns SQLite alone says so, see `engines.py`.
 
-All cases of a test run on its home engines, which are those that its fixtures name. On SQLite's other one the first case
-does, and the rest, and all on PostgreSQL, with `-m matrix`: that an operation does the same everywhere is seen by one case, what it does by all.
+All cases of a test run on its home engines, which are those that its fixtures name. Of the other of SQLite's, the first
+case does: that an operation does the same there is seen by one, what it does by all. The rest, and all on PostgreSQL,
+run with `-m matrix`.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first: dict[tuple[str, str], pytest.Item] = {}
     for item in items:
         engine = item.callspec.params.get("recollect_target") if hasattr(item, "callspec") else None
-        if not isinstance(item, pytest.Function) or engine is None or engine in homes(item):
-            continue
-        function = item.nodeid.partition("[")[0]
-        if engine == "postgres":  # all of it at once: `-m matrix -k postgres`; by default it would take too long
-            item.add_marker(pytest.mark.matrix)
-        elif first.setdefault((function, engine), item) is not item or item.get_closest_marker("long_elsewhere"):
-            item.add_marker(pytest.mark.matrix)
+        if isinstance(item, pytest.Function) and engine is not None and engine not in homes(item):
+            function = item.nodeid.partition("[")[0]
+            is_first = first.setdefault((function, engine), item) is item
+            # all of PostgreSQL's at once, with `-m matrix -k postgres`: by default it would take too long
+            if engine == "postgres" or not is_first or item.get_closest_marker("long_elsewhere"):
+                item.add_marker(pytest.mark.matrix)
 
 
 def homes(item: pytest.Function) -> list[str]:
-    """The engines on which all cases of a test run; the first that it allows where its fixture's are not allowed."""
+    """The engines on which all cases of a test run; where its fixture's are not allowed, the first of SQLite's that
+    is."""
     wanted = next((engines for name, engines in HOMES.items() if name in item.fixturenames), list(ENGINES))
     allowed = [name for name in ENGINES if all(name in mark.args for mark in item.iter_markers("recollect_engines"))]
-    return [name for name in wanted if name in allowed] or allowed[:1]
+    return [name for name in wanted if name in allowed] or [name for name in allowed[:1] if name != "postgres"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a test says of the engines it concerns; by default every test of the rooms runs on each."""
+"""What a test says of the engines it concerns: one that says nothing runs on each."""
 
 from __future__ import annotations
 
