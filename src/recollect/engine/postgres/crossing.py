@@ -53,6 +53,12 @@ class Crossing:
             raise QueueFull(f"{len(self._line)} writes wait for one that may touch any session; not stored")
         return self._stand_in_line(op, args, session, size)
 
+    async def drain(self, timeout_s: float) -> None:
+        """Returns when the line is empty, or after so long; nobody is to join it any more."""
+        end = self._loop.time() + timeout_s
+        while self._alone is not None and (left := end - self._loop.time()) > 0:
+            await asyncio.wait([self._alone], timeout=left)
+
     def _shard(self, session: str) -> Shard:
         return self._shards[zlib.crc32(session.encode()) % len(self._shards)]
 

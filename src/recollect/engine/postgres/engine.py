@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ...errors import (
     ForkedStore,
@@ -35,12 +34,10 @@ from .horizon import read_facts
 from .migrate import migrate, newest
 from .notice import Notices
 from .pipeline import Connection
+from .readers import Readers
 from .row_security import guard
 from .run import run_query, run_read
 from .shard import AGAIN_S, Shard
-
-ASK_S = 1.0
-"""so long a reader is waited for before it is asked for again: the pool gives up on a server that is away"""
 
 
 class PostgresEngine:
@@ -63,7 +60,6 @@ class PostgresEngine:
         self._timeouts = timeouts
         self._unusable: StoreError | None = self.not_open
         self._shards: list[Shard] = []
-        self._busy = 0
         self.on_commit: list[Callable[[], None]] = []
 
     # -- life ----------------------------------------------------------------------------------
@@ -73,12 +69,7 @@ class PostgresEngine:
         self._loop = asyncio.get_running_loop()
         self.on_commit.clear()
         connection = await self._first_connection()
-        self._readers: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            self._server.dsn, connection_class=Connection, kwargs=self._server.settings(reading=True),
-            configure=self._server.configure, min_size=0, max_size=self._limits.readers, open=False,
-            reconnect_timeout=AGAIN_S, name="recollect-readers",
-        )  # fmt: skip
-        await self._readers.open()
+        self._readers = Readers(self._server, self._limits.readers, self._timeouts.reader_wait_s)
         self._notices = Notices(self._server, self._readers, self._tell)
         if self.readonly:
             await connection.close()
@@ -113,16 +104,19 @@ class PostgresEngine:
         self.guards_rows = await guard(connection, asked=self._row_security, readonly=self.readonly)
         self.fulltext = GUARDED if self.guards_rows else FULLTEXT
         self._server.guards_rows = self.guards_rows
-        await self._server.configure(connection)
+        self._server.configure(connection)
 
     async def aclose(self, timeout_s: float) -> None:
         """Drains the queues, then closes."""
         if self._unusable:
             return
         self._unusable = StoreClosed("the store is closed")
-        await asyncio.gather(*[shard.aclose(timeout_s) for shard in self._shards])
+        end = self._loop.time() + timeout_s
+        if not self.readonly:
+            await self._crossing.drain(timeout_s)
+        await asyncio.gather(*[shard.aclose(max(0.0, end - self._loop.time())) for shard in self._shards])
         await self._notices.aclose()
-        await self._readers.close()
+        await self._readers.aclose()
         self._shards = []
         forking.closed(self)
 
@@ -191,34 +185,23 @@ class PostgresEngine:
     async def _hop(self, run: Callable[..., Awaitable[Any]], deadline_s: float | None, *args: Any) -> Any:
         """A read, done again if its connection was lost: it does no harm."""
         self._check()
-        began = self._loop.time()
-        patience, wait = began + self._timeouts.busy_s, began + self._timeouts.reader_wait_s
+        patience = self._loop.time() + self._timeouts.busy_s
         while True:
             try:
                 return await self._read(run, deadline_s, *args)
-            except PoolTimeout as error:  # asked again, it tries again to connect
-                if self._loop.time() >= wait:
-                    raise StoreBusy("all readers were busy, or the server did not answer") from error
             except psycopg.Error as error:
-                if self._unusable is None and (not is_lost(error) or self._loop.time() > patience):
+                if not is_lost(error) or self._loop.time() > patience:
                     raise translate(error) from error
-                await asyncio.sleep(AGAIN_S)
-            if self._unusable:  # closed meanwhile
-                raise again(self._unusable)
+            await asyncio.sleep(AGAIN_S)
+            self._check()  # closed meanwhile
 
     async def _read(self, run: Callable[..., Awaitable[Any]], deadline_s: float | None, *args: Any) -> Any:
-        cancellations = _cancellations()
-        async with self._readers.connection(min(ASK_S, self._timeouts.reader_wait_s)) as connection:
-            if _cancellations() > cancellations:  # the pool forgets one that comes together with the connection
-                raise asyncio.CancelledError
-            self._busy += 1
+        async with self._readers.lend() as connection:
             try:
                 async with asyncio.timeout(deadline_s):
                     return await run(connection, *args)
             except TimeoutError:
                 raise SearchTimeout("the read took longer than its deadline and was stopped") from None
-            finally:
-                self._busy -= 1
 
     # -- facts ---------------------------------------------------------------------------------
 
@@ -235,8 +218,8 @@ class PostgresEngine:
             "queue_high_water": max([writer.high_water for writer in writers], default=0),
             "retries": sum([writer.busy for writer in writers]),
             "commit_ms": sum([writer.commit_ms for writer in writers]) / batches if batches else 0.0,
-            "readers": self._readers.get_stats().get("pool_size", 0),
-            "readers_busy": self._busy,
+            "readers": self._readers.opened,
+            "readers_busy": self._readers.busy,
             "wal_bytes": 0,
             "database_bytes": size,
             "schema_version": newest(),
@@ -245,8 +228,3 @@ class PostgresEngine:
             "horizon_stalled_s": stalled_s,
             "durability": self._durability.value,
         }
-
-
-def _cancellations() -> int:
-    task = asyncio.current_task()
-    return task.cancelling() if task else 0

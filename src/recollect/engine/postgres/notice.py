@@ -13,11 +13,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from ...errors import StoreError
 from .connect import Server
 from .horizon import read_facts
 from .pipeline import Connection
+from .readers import Readers
 
 log = logging.getLogger("recollect")
 
@@ -41,7 +42,7 @@ _SEND = "SELECT pg_notify('recollect_' || CAST(CAST(CAST('sessions' AS regclass)
 class Notices:
     """Sends and receives them, for one engine."""
 
-    def __init__(self, server: Server, readers: AsyncConnectionPool[Connection], received: Callable[[], None]) -> None:
+    def __init__(self, server: Server, readers: Readers, received: Callable[[], None]) -> None:
         self._server = server
         self._readers = readers
         self._received = received
@@ -58,8 +59,8 @@ class Notices:
     async def _send(self) -> None:
         while self._unsent:
             self._unsent = False
-            with suppress(psycopg.Error, PoolTimeout):  # they look by themselves
-                async with self._readers.connection() as connection:
+            with suppress(psycopg.Error, StoreError):  # they look by themselves
+                async with self._readers.lend() as connection:
                     await connection.execute(_SEND)
             await asyncio.sleep(PAUSE_S)
 
