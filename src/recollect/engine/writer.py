@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import IntEnum
 from itertools import chain
 from typing import Any
@@ -135,8 +135,7 @@ class Writer:
         self._filling: Batch | None = None
         self._background: deque[Write] = deque()
         self._alternate: deque[Write] = deque()
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._in_line = 0  # who waits for room, or was given it and has not run since: nobody overtakes
+        self._waiters: deque[Write] = deque()
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._closed: StoreError | None = None
@@ -165,93 +164,59 @@ class Writer:
         session: str | None,
         size: int,
         lane: Lane = Lane.FOREGROUND,
-    ) -> Awaitable[Any]:
-        """Queues a write, in order with those that wait for room; to be awaited for its result."""
+    ) -> asyncio.Future[Any]:
+        """Queues a write, or puts it in line for room; the future has the result once committed."""
+        if self._closed:
+            raise again(self._closed)
+        write = Write(op, args, session, size, self._loop.create_future())
         if lane is not Lane.FOREGROUND:
-            return self._put_background(op, args, session, size, lane)
-        if self._in_line or not self._has_room(size):
-            return self._write_in_turn(op, args, session, size)
-        return self._put(op, args, session, size)
+            self._put_background(write, lane)
+        elif self._waiters or not self._has_room(size):  # nobody overtakes
+            self._waiters.append(write)
+        else:
+            self._put(write)
+        return write.future
 
     def submit(
         self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int
     ) -> asyncio.Future[Any]:
         """Queues a write now or raises QueueFull; the future has the result once committed."""
-        if self._in_line or not self._has_room(size):
-            raise QueueFull(f"{self.operations} writes ({self.bytes} bytes) are waiting, others for room; not stored")
-        return self._put(op, args, session, size)
-
-    def _put(
-        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int
-    ) -> asyncio.Future[Any]:
         if self._closed:
             raise again(self._closed)
-        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._waiters or not self._has_room(size):
+            raise QueueFull(f"{self.operations} writes ({self.bytes} bytes) are waiting, others for room; not stored")
+        write = Write(op, args, session, size, self._loop.create_future())
+        self._put(write)
+        return write.future
+
+    def _put(self, write: Write) -> None:
         batch = self._filling
         if batch is None or len(batch.writes) >= self._batch_operations or batch.size >= self._batch_bytes:
-            batch = self._filling = Batch(op)
+            batch = self._filling = Batch(write.op)
             self._queue.put_nowait(batch)
-        elif batch.op is not op:
+        elif batch.op is not write.op:
             batch.op = None
-        batch.writes.append(Write(op, args, session, size, future))
-        batch.size += size
+        batch.writes.append(write)
+        batch.size += write.size
         self.operations += 1
-        self.bytes += size
-        return future
+        self.bytes += write.size
 
-    def _put_background(
-        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int, lane: Lane
-    ) -> asyncio.Future[Any]:
-        if self._closed:
-            raise again(self._closed)
-        write = Write(op, args, session, size, self._loop.create_future())
+    def _put_background(self, write: Write, lane: Lane) -> None:
         write.queued = time.monotonic()
         (self._alternate if lane is Lane.ALTERNATE else self._background).append(write)
         self._queue.put_nowait(Batch())  # wakes the task; carries nothing
-        return write.future
 
     def _has_room(self, size: int) -> bool:
         if self.operations == 0:
             return True
         return self.operations < self._most_operations and self.bytes + size <= self._most_bytes
 
-    async def _write_in_turn(
-        self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int
-    ) -> Any:
-        """Waits in line until room was set aside by `_admit`, and takes it without a pause."""
-        if self._closed:
-            raise again(self._closed)
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append((size, waiter))
-        self._in_line += 1
-        try:
-            await waiter
-            self._release(1, size)
-            future = self._put(op, args, session, size)
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._release(1, size)  # the room came with the cancellation: pass it on
-            self._admit()
-            raise
-        finally:
-            self._in_line -= 1
-        return await future
-
-    def _release(self, operations: int, size: int) -> None:
-        self.operations -= operations
-        self.bytes -= size
-
     def _admit(self) -> None:
-        """Sets room aside for those who wait, first come first served."""
-        while self._waiters:
-            size, waiter = self._waiters[0]
-            if not waiter.done():
-                if not self._has_room(size):
-                    return
-                self.operations += 1
-                self.bytes += size
-                waiter.set_result(None)
-            self._waiters.popleft()
+        """Queues those who wait for room, first come first served."""
+        while self._waiters and (self._waiters[0].future.done() or self._has_room(self._waiters[0].size)):
+            write = self._waiters.popleft()
+            if not write.future.done():
+                self._put(write)
 
     # -- out -----------------------------------------------------------------------------------
 
@@ -300,7 +265,8 @@ class Writer:
         if batch.writes:
             self._background_last = False
             self.high_water = max(self.high_water, self.operations)  # it grows until something is taken
-            self._release(len(batch.writes), batch.size)
+            self.operations -= len(batch.writes)
+            self.bytes -= batch.size
             self._admit()
         return batch
 
@@ -328,7 +294,7 @@ class Writer:
         self.writes += writes
         self.largest_batch = max(self.largest_batch, writes)
 
-    def _answer_all(self, writes: Sequence[Write], error: StoreError) -> None:
+    def _answer_all(self, writes: Iterable[Write], error: StoreError) -> None:
         for write in writes:
             if not write.future.done():
                 write.future.set_exception(again(error))
@@ -358,9 +324,8 @@ class Writer:
     def refuse(self, error: StoreError) -> None:
         """Takes nothing more: later calls raise `error`. What is queued is still written."""
         self._closed = self._closed or error
-        for _, waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(again(error))
+        self._answer_all(self._waiters, error)
+        self._waiters.clear()
 
     async def stop(self, timeout_s: float, give_up: Callable[[], None]) -> None:
         """Writes what is queued, for at most `timeout_s`; what is left then fails as not stored.
@@ -385,7 +350,7 @@ class Writer:
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits or is being committed."""
-        return self._is_empty() and not self._in_line and not self._current.writes
+        return self._is_empty() and not self._waiters and not self._current.writes
 
 
 def _answer(writes: Sequence[Write], results: Sequence[Any]) -> None:

@@ -109,19 +109,31 @@ def live_of(key: str, but: str, within: str | None) -> Operation[tuple[bool, str
 
 def ensure(new: NewSession, deepest: int) -> Operation[Session]:
     """Makes a session, or fills in what one that is there still lacks."""
+    while not (yield from _filled(new, deepest)):
+        try:
+            yield from insert(new, deepest)
+        except KeyTaken:
+            raise
+        except SessionExists:  # by now: another process was faster
+            continue
+        break
+    return (yield from existing(new.id, new.within))
+
+
+def _filled(new: NewSession, deepest: int) -> Operation[bool]:
+    """Whether the session was there; if so, it is filled in."""
     yield lock(*sorted({new.id, new.parent_id or new.id}))
     row = yield one(_FILLABLE, id=new.id)
     if row is None:
-        yield from insert(new, deepest)
-    elif new.within not in (None, row.user_id):
+        return False
+    if new.within not in (None, row.user_id):
         raise _exists(new)
-    else:
-        yield from _fill(row, new)
-        if row.parent is None and new.parent_id is not None:
-            yield everybodys()  # what is below it may be others', and gets its depth
-            yield from adopt(row, new, deepest)
-            yield only(new.within)
-    return (yield from existing(new.id, new.within))
+    yield from _fill(row, new)
+    if row.parent is None and new.parent_id is not None:
+        yield everybodys()  # what is below it may be others', and gets its depth
+        yield from adopt(row, new, deepest)
+        yield only(new.within)
+    return True
 
 
 _FILLABLE = """

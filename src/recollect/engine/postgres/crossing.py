@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import QueueFull, StoreError, again
@@ -39,8 +39,8 @@ class Crossing:
 
     def write(
         self, op: Callable[..., Any], args: tuple[Any, ...], session: str | None, size: int
-    ) -> Awaitable[Any]:  # fmt: skip
-        """Queues a write; to be awaited for its result."""
+    ) -> asyncio.Future[Any]:  # fmt: skip
+        """Queues a write; the future has the result once committed."""
         if self._alone is None and session is not None:
             return self._shard(session).writer.write(op, args, session, size)
         return self._stand_in_line(op, args, session, size)
@@ -83,7 +83,7 @@ class Crossing:
 
     def _hand_on(self, call: _Call, shard: Shard) -> asyncio.Future[Any] | None:
         try:
-            inner = asyncio.ensure_future(shard.writer.write(call.op, call.args, call.session, call.size))
+            inner = shard.writer.write(call.op, call.args, call.session, call.size)
         except StoreError as error:
             call.future.set_exception(again(error))
             return None
