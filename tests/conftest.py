@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,6 +22,12 @@ from rooms.outside import LOCK_ALL
 
 PATIENCE_S = 10.0
 """how long a test waits for what must happen"""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Tests wait for disks and processes as often as they compute: one more worker than there are CPUs."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)

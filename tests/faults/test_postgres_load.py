@@ -19,8 +19,6 @@ from recollect import AsyncSessionStore, Limits, MessageRef, StoreError
 
 from .postgres_load import END, VOCABULARY
 
-pytestmark = pytest.mark.slow  # servers that crash and many processes: minutes in all
-
 LOAD = Path(__file__).with_name("postgres_load.py").read_text("utf-8")
 PATIENCE_S = 300
 

@@ -364,7 +364,8 @@ def words_of(text: str, n: int) -> str:
 
 @absent
 async def test_the_real_issues_come_in_once_and_are_found(store: AsyncSessionStore) -> None:
-    """Each by its id, by words of its title, and by words of its body; a second run changes no row."""
+    """A fourth of them is looked for: by its id, by words of its title, and by words of its body. A second run changes
+    no row."""
     files = sorted(REAL.rglob("*.md"))
     first = await issues.load(store, REAL)
     assert (counts(first), first.rejected.total()) == ((len(files), 0, 0), 0)
@@ -378,6 +379,7 @@ async def test_the_real_issues_come_in_once_and_are_found(store: AsyncSessionSto
         event = by_path[file.relative_to(REAL).as_posix()]
         assert (event.issue_id, event.action in statuses) == (re.findall(r"[A-Z]+-\d+", file.name)[0], True)
         assert event.name
-        for query in (event.issue_id, words_of(event.name, 6), words_of(event.text or "", 9)):
+    for event in before[::4]:
+        for query in (event.issue_id, words_of(event.name or "", 6), words_of(event.text or "", 9)):
             assert query
             assert event.issue_id in await found(store, query), query

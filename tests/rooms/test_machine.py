@@ -622,7 +622,7 @@ def explore(place: Target, eventually: Any, monkeypatch: pytest.MonkeyPatch, **o
 def test_whatever_is_done_the_store_holds_what_a_plain_list_would(path: Target, eventually, monkeypatch):
     """Order, content, counters, ledger, lineage and search, after every step of any sequence, across reopening
     and moving to another store."""
-    explore(path, eventually, monkeypatch, max_examples=20, stateful_step_count=30)
+    explore(path, eventually, monkeypatch, max_examples=12, stateful_step_count=30)
 
 
 @pytest.mark.slow
