@@ -95,7 +95,7 @@ QUERIES = st.lists(
 ).map(" ".join)  # fmt: skip
 
 
-@settings(derandomize=True, deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TEXTS, QUERIES, st.sampled_from([(), ("s0",), ("s1", "s2"), ("u1",)]))
 def test_both_find_the_same(both: tuple[Sqlite, Postgres], texts: list[str], query: str, keys: tuple[str, ...]):
     """Words, phrases, prefixes, operators, any script, within scopes; and when rows are taken out again."""

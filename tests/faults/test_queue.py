@@ -210,7 +210,7 @@ WRITES = st.lists(
 
 
 @given(WRITES)
-@settings(derandomize=True, deadline=None, max_examples=500)
+@settings(derandomize=True, deadline=None, max_examples=250)
 def test_grouping_changes_no_order_that_matters(kinds: list[tuple[Any, str | None]]):
     """Each write once; no two of a session change places; nothing crosses a write without a session."""
     writes = [Write(op, (n,), session, 1, None) for n, (op, session) in enumerate(kinds)]

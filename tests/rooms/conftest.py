@@ -1,9 +1,8 @@
 """The behaviour of the rooms is tested on every engine: what `store`, `memory` and `path` are, changes from one to the
 next. What concerns SQLite alone says so, see `engines.py`.
 
-All cases of a test run on its home engines, which are those that its fixtures name. Of the other of SQLite's, the first
-case does: that an operation does the same there is seen by one, what it does by all. The rest, and all on PostgreSQL,
-run with `-m matrix`.
+By default all cases of a test run on its home engine, which its fixtures name; and of what has most SQL of its own
+(`BY_DEFAULT`), the first case on PostgreSQL too. The rest runs with `-m matrix`.
 """
 
 from __future__ import annotations
@@ -17,6 +16,12 @@ from recollect.testing.engines import ENGINES, Target
 HOMES = {"path": ["disk"], "store": ["disk"], "memory": ["memory"], "any_store": ["memory", "disk"]}
 """by the fixture that a test asks for, itself or through others; the first of them counts"""
 
+BY_DEFAULT = {
+    "test_keys", "test_listing", "test_messages", "test_retention", "test_search", "test_sessions", "test_usage",
+    "test_watch",
+}  # fmt: skip
+"""whose tests' first cases run on PostgreSQL without being asked for"""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,15 +33,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what is left out by default, before it is left out."""
-    first: dict[tuple[str, str], pytest.Item] = {}
+    seen: set[str] = set()
     for item in items:
         engine = item.callspec.params.get("recollect_target") if hasattr(item, "callspec") else None
-        if isinstance(item, pytest.Function) and engine is not None and engine not in homes(item):
-            function = item.nodeid.partition("[")[0]
-            is_first = first.setdefault((function, engine), item) is item
-            # all of PostgreSQL's at once, with `-m matrix -k postgres`: by default it would take too long
-            if engine == "postgres" or not is_first or item.get_closest_marker("long_elsewhere"):
-                item.add_marker(pytest.mark.matrix)
+        if not isinstance(item, pytest.Function) or engine is None or engine in homes(item):
+            continue
+        function = item.nodeid.partition("[")[0]
+        if engine == "postgres" and item.path.stem in BY_DEFAULT and function not in seen:
+            seen.add(function)
+        else:
+            item.add_marker(pytest.mark.matrix)
 
 
 def homes(item: pytest.Function) -> list[str]:

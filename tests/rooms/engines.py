@@ -15,6 +15,3 @@ WITH_READERS = pytest.mark.recollect_engines("disk", "postgres")
 
 ON_SERVER = pytest.mark.recollect_engines("postgres")
 """for what several writers at once may do to each other"""
-
-LONG_ELSEWHERE = pytest.mark.long_elsewhere
-"""for what takes seconds because it does much, and does it the same everywhere: by default at home alone"""

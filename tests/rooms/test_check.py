@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from recollect import AsyncSessionStore
 from recollect.engine.operation import execute
 
-from .engines import LONG_ELSEWHERE
-
 
 async def _filled(store: AsyncSessionStore) -> None:
     await store.sessions.create("s")
@@ -74,8 +72,7 @@ _CALL = st.one_of(
 )  # fmt: skip
 
 
-@LONG_ELSEWHERE
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(st.lists(_CALL, max_size=12))
 async def test_counters_always_equal_the_sums_of_the_ledger(memory: AsyncSessionStore, calls: list[tuple[str, dict]]):
     """After any sequence of rounds, corrections, totals and appends that carry usage."""

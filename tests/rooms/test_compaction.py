@@ -451,7 +451,7 @@ class Transcript:
 
 
 @given(steps=STEPS)
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, deadline=None, max_examples=30)
 def test_any_sequence_of_compactions_reads_as_a_list_would(steps: list[tuple[Any, ...]]):
     """Ranges and exact sets, nested and interleaved, undone in any order, the store closed in between: order
     and content as in the plain list, after every step."""

@@ -381,7 +381,7 @@ def checked(event: Event) -> None:
     prepare(Encoder(row_bytes=10**7), event)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(sent=st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=3), VALUES, max_size=8))
 def test_no_event_makes_a_mapping_raise_and_what_is_json_can_be_stored(sent: dict[str, Any]):
     """Whatever is in it, in each of the mappings: what they make of it is refused only for a payload that would not

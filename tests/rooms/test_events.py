@@ -40,7 +40,7 @@ from recollect.events import reading, room
 from recollect.events.prune import as_aged
 from recollect.filters import Filter
 
-from .engines import LONG_ELSEWHERE, ON_FILES, ON_SQLITE
+from .engines import ON_FILES, ON_SQLITE
 from .failing import failing
 from .outside import last_number
 from .test_index_damage import DAMAGE, damage
@@ -184,7 +184,6 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@LONG_ELSEWHERE
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payload=st.dictionaries(st.text("abcü", max_size=4), JSON, min_size=1, max_size=5))
 async def test_the_whole_payload_is_kept_exactly(memory: AsyncSessionStore, payload: dict[str, Any]):

@@ -12,8 +12,6 @@ import pytest
 
 from recollect import AsyncSessionStore, InvalidRecord, Limits, Relation, SessionNotFound, SpawnTooDeep, StoreError
 
-from .engines import LONG_ELSEWHERE
-
 AT = datetime(2020, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 CHAIN = 1_000
@@ -224,7 +222,6 @@ async def chain(memory: AsyncSessionStore) -> AsyncIterator[AsyncSessionStore]:
     return memory
 
 
-@LONG_ELSEWHERE
 async def test_a_thousand_continuations_are_one_line(chain: AsyncSessionStore):
     """However long: ancestors in order, root, tip, descendants and the conversation, from anywhere in it."""
     sessions = chain.sessions
@@ -243,7 +240,6 @@ async def test_a_thousand_continuations_are_one_line(chain: AsyncSessionStore):
     assert [turn["content"] for turn in newest] == told[-3:]
 
 
-@LONG_ELSEWHERE
 async def test_a_line_that_was_cut_is_two(chain: AsyncSessionStore):
     """Delete one in the middle: what was below it is a line with a root of its own."""
     assert await chain.sessions.delete("c400") == ["c400"]

@@ -27,7 +27,6 @@ from recollect.search import keeper
 from recollect.testing.engines import Target
 from recollect.testing.postgres import in_schema
 
-from .engines import LONG_ELSEWHERE
 from .outside import indexed, is_server
 
 Dict = dict[str, Any]
@@ -618,7 +617,6 @@ def explore(place: Target, eventually: Any, monkeypatch: pytest.MonkeyPatch, **o
     )
 
 
-@LONG_ELSEWHERE
 def test_whatever_is_done_the_store_holds_what_a_plain_list_would(path: Target, eventually, monkeypatch):
     """Order, content, counters, ledger, lineage and search, after every step of any sequence, across reopening
     and moving to another store."""

@@ -19,7 +19,6 @@ from recollect import (
     TurnLost,
 )
 
-from .engines import LONG_ELSEWHERE
 from .failing import failing
 from .outside import indexed
 
@@ -341,7 +340,6 @@ async def build(store: AsyncSessionStore, name: str) -> None:
     await store.messages.compact(name, seqs=[10, 17], note="n18")
 
 
-@LONG_ELSEWHERE
 async def test_a_fork_at_any_place_is_what_a_rewind_there_would_be(memory: AsyncSessionStore):
     """The same messages in the same order with the same counters, and refused where a rewind is; the origin
     is not touched."""

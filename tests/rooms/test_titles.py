@@ -78,7 +78,7 @@ def test_a_title_is_text(value: object):
 
 
 @given(st.text(max_size=120))
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, deadline=None, max_examples=80)
 def test_cleaning_twice_is_cleaning_once(text: str):
     """What was cleaned is clean: no invisible character, no space at an end, no two spaces, not too long."""
     try:
@@ -436,7 +436,7 @@ TITLES = st.one_of(st.builds(str.__add__, WORDS, NUMBERS), st.text(max_size=8))
 
 @given(taken=st.lists(TITLES, max_size=8), bases=st.lists(TITLES, min_size=1, max_size=6))
 @example(taken=["x" * 97 + " #9", "x" * 97], bases=["x" * 97, "x" * 100, "x" * 99])
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, deadline=None, max_examples=80)
 def test_the_next_title_is_always_free_and_clean(taken: list[str], bases: list[str]):
     """Whatever titles there are: it is stored as it was given, with nobody in the way, and begins with the base."""
     asyncio.run(_next_is_free_and_clean(taken, bases))

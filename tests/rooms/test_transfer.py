@@ -209,7 +209,7 @@ STEPS = st.lists(
 
 
 @given(session=SESSION, steps=STEPS)
-@settings(derandomize=True, deadline=None, max_examples=80)
+@settings(derandomize=True, deadline=None, max_examples=40)
 def test_every_column_comes_back_exactly(session: Record, steps: list[tuple[Any, ...]]):
     """Whatever was given and done: the record of the imported session is the same text, through JSON."""
     asyncio.run(_round_trip(session, steps))

@@ -29,7 +29,6 @@ from recollect import (
 from recollect.engine.operation import execute, one
 from recollect.sessions.turns import acquire
 
-from .engines import LONG_ELSEWHERE
 from .outside import occupied
 
 SHORT_S = 0.3
@@ -353,7 +352,6 @@ async def test_fences_of_many_sessions_are_told_apart_in_one_batch(chat: AsyncSe
 # -- time ------------------------------------------------------------------------------------------
 
 
-@LONG_ELSEWHERE
 async def test_a_turn_is_renewed_while_it_is_held(chat: AsyncSessionStore, eventually):
     """A body that takes several times the lease's life keeps it: its end moves on, nobody gets in, the fence holds."""
     life_s = 0.9  # of which a disk that stalls may take most

@@ -296,7 +296,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, at_once=st.booleans())
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, deadline=None, max_examples=40)
 def test_the_counters_are_always_the_sums_of_the_ledger(steps: list[dict[str, Any]], at_once: bool):
     """Whatever is recorded, replaced and appended, one after the other or at once."""
     asyncio.run(_counters_equal_sums(steps, at_once))

@@ -838,7 +838,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(actions=ACTIONS, buffer=st.sampled_from([1, 2, 8]), page=st.sampled_from([1, 3, 256]), only=st.booleans())
 def test_whatever_happens_each_change_is_told_once_and_in_order(
     empty: Path, tmp_path: Path, actions: list[Any], buffer: int, page: int, only: bool

@@ -16,7 +16,7 @@ from recollect.search.segment import segment
 SIGNS = 'ab "()*-+:^é京\0\ud800'
 PIECES = st.sampled_from([*SIGNS, "AND", " AND ", " OR ", " NOT ", " -", '" "', "a*", "f_n.py", "''", "--"])
 QUERIES = st.text(max_size=30) | st.lists(PIECES, max_size=30).map("".join)
-ENOUGH = settings(derandomize=True, deadline=None, max_examples=400)
+ENOUGH = settings(derandomize=True, deadline=None, max_examples=200)
 
 
 def shown(match: Match | None) -> str:

@@ -18,7 +18,7 @@ SIGNS = "🙂👍🏽👩‍💻🇩🇪1️⃣♥️≠\ud800\ue000\u166d\u0301
 RARE = "\ufdfa\u1e9e\u0345\U0001d15e\U00016d67\U0001fae8\u212b\u037e\u0958\u0344\ufb1d"
 CURIOUS = st.sampled_from([*LETTERS, *SIGNS, *RARE, "e\u0301"])
 TEXTS = st.text(max_size=40) | st.lists(CURIOUS, max_size=25).map("".join)
-ENOUGH = settings(derandomize=True, deadline=None, max_examples=300)
+ENOUGH = settings(derandomize=True, deadline=None, max_examples=150)
 
 
 class Index:

@@ -19,7 +19,7 @@ GAPS = st.sampled_from([" ", "  ", "\n", ", ", " - ", "…", "_", "\t\n", ""])
 TEXTS = st.lists(WORDS | GAPS, max_size=60).map("".join)
 TOKENS = st.lists(st.sampled_from(["a", "b", "c", "ab", "e", "ss", "京"]), min_size=1, max_size=3).map(tuple)
 PHRASES = st.lists(st.builds(Phrase, TOKENS, st.booleans()), max_size=3, unique=True)
-ENOUGH = settings(derandomize=True, deadline=None, max_examples=400)
+ENOUGH = settings(derandomize=True, deadline=None, max_examples=200)
 MARKS = ("\ue000", "\ue001")
 MARKED = re.compile("\ue000([^\ue001]*)\ue001")
 

@@ -14,7 +14,7 @@ from recollect.encoding import texts
 from recollect.search.calls import _beginning as beginning
 from recollect.search.calls import texts_of_calls
 
-ENOUGH = settings(derandomize=True, deadline=None, max_examples=300)
+ENOUGH = settings(derandomize=True, deadline=None, max_examples=150)
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(
     ['a "b" {c', "\\u12", "\\", "data:x"]
 )
