@@ -65,7 +65,7 @@ from .models import (
     UsageTotal,
 )
 from .options import Durability, Limits, Overflow, Timeouts
-from .reports import Backfilled, Copied, CopiedTable, Imported, Problem, Rejection, Report, Stats
+from .reports import Backfilled, Copied, CopiedTable, Erased, Imported, Problem, Rejection, Report, Stats
 from .scoped import ScopedStore
 from .sessions.titles import clean_title
 from .sessions.turns import Turn
@@ -114,6 +114,7 @@ __all__ = [
     "EditOutcome",
     "EditPillar",
     "EditRiskTier",
+    "Erased",
     "Event",
     "EventBus",
     "EventTransport",

@@ -37,6 +37,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     unindexed_bytes: int
     """text beyond `Limits.indexed_bytes` of a row"""
     wal_bytes: int
+    checkpoint: tuple[int, int, int] | None
+    """SQLite: of the last checkpoint that `optimize` or `erase` asked for: whether others were in the way, pages of
+    the log, pages moved to the database"""
     database_bytes: int
     dropped: int
     """`append_nowait` receipts that failed and were never awaited"""
@@ -116,18 +119,28 @@ class Problem(msgspec.Struct, frozen=True):
     """Something that a check found wrong."""
 
     kind: str
-    """`counter`: what is kept beside the rows differs from them; `parent`, `orphans`: a row that is missing"""
+    """`structure`: the file itself, restore a backup; `orphans`: rows whose session is not there; `parent`, `counter`,
+    `index`: what is kept beside the rows, which `repair` sets right"""
     session_id: str | None
     what: str
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a check looked at, and what it found."""
+    """What a check looked at, what it found, and what a repair set right of it."""
 
     sessions: int
     problems: tuple[Problem, ...]
+    repaired: tuple[Problem, ...] = ()
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing was found wrong."""
+        """Whether nothing is wrong."""
         return not self.problems
+
+
+class Erased(msgspec.Struct, frozen=True):
+    """What was erased."""
+
+    sessions: tuple[str, ...]
+    events: int
+    """of the user, beside those of his sessions"""

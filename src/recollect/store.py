@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .access import Access
 from .changes import Wanted
-from .check import Checked, check_orphans, check_page
 from .encoding import Encoder
 from .engine import Engine
 from .engine.operation import Operation, nothing
 from .errors import InvalidRecord, again
 from .events.room import Events
 from .fields import SearchOptions, TransportFields
+from .maintenance.room import Maintenance
 from .messages.receipt import Receipt
 from .messages.room import Messages
 from .models import Hit, Row
 from .options import Durability, Limits, Timeouts
-from .reports import Backfilled, Problem, Report, Stats
+from .reports import Backfilled, Stats
 from .scoped import ScopedStore
-from .search.index import VERSION, read_lag
+from .search.index import VERSION
 from .search.keeper import Keeper
 from .search.room import SearchRoom
 from .sessions.room import Sessions
@@ -48,7 +48,7 @@ unclosed: dict[int, str] = {}
 _openings = itertools.count(1)
 
 
-class AsyncSessionStore:
+class AsyncSessionStore(Maintenance):
     """A store of sessions, messages, usage and events.
 
     target: a path (`~` is expanded, missing folders are made with mode 0700, the file with 0600),
@@ -307,9 +307,8 @@ class AsyncSessionStore:
         Raises the error of a receipt that failed and that nobody awaited; several are named in its notes.
         """
         await self._engine.write(nothing)
-        if index and self._keeper is not None:
-            lag = await self._engine.read(read_lag)
-            await self._keeper.reach(lag.last)
+        if index:
+            await self._caught_up()
         if self._unretrieved:
             errors = [error for receipt, error in self._unretrieved.items() if not receipt.is_heard]
             self._unretrieved.clear()
@@ -340,22 +339,6 @@ class AsyncSessionStore:
             dropped=self._dropped,
             replaced=self._encoder.replaced,
         )
-
-    async def check(self, *, progress: Callable[[int], object] | None = None) -> Report:
-        """Compares what is kept beside the rows with the rows: the counters and previews of sessions with
-        their messages and ledger, and that nothing is without its session or parent. Changes nothing.
-
-        Pages of sessions, each of one moment; `progress` gets the number of sessions done.
-        """
-        problems: list[Problem] = list(await self._engine.read(check_orphans))
-        sessions, last = 0, 0
-        while last is not None:
-            page: Checked = await self._engine.read(check_page, last)
-            sessions, last = sessions + page.sessions, page.last
-            problems += page.problems
-            if progress is not None:
-                progress(sessions)
-        return Report(sessions, tuple(problems))
 
 
 _REMEMBERED = 1_000

@@ -26,6 +26,7 @@ from recollect import (
 from recollect.copying import copy_store
 from recollect.copying.pages import Change, read_last, read_page, write_page
 from recollect.copying.tables import TABLES
+from recollect.engine.operation import execute
 from recollect.events.given import EventRow, Recording, prepare
 from recollect.events.record import record
 from recollect.importers import claude_code, hermes, little_loops, openjarvis, power_loop
@@ -473,3 +474,23 @@ async def upkeep(store: AsyncSessionStore) -> None:
     while not await store.write(reset_step, engine.fulltext, 1000):
         pass
     await store.flush(index=True)
+    await maintenance(store)
+
+
+async def maintenance(store: AsyncSessionStore) -> None:
+    """Checks of what is wrong, and setting it right; tidying; erasing."""
+    await store.write(_spoil)
+    assert not (await store.check()).is_sound
+    assert (await store.repair()).is_sound
+    assert (await store.check()).is_sound
+    assert await store.optimize(60)
+    await store.sessions.create("to-erase", user_id="erased")
+    await store.messages.append("to-erase", role="user", content="words")
+    await store.scoped(user_id="erased").events.record({"kind": "noted"})
+    await store.flush(index=True)
+    await store.erase(session_id="to-erase")
+    await store.erase(user_id="erased")
+
+
+def _spoil():
+    yield execute("UPDATE sessions SET message_count = 77 WHERE id = 'root'")

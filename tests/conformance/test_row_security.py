@@ -376,3 +376,18 @@ def test_a_file_has_none():
     """Asked for it, a store on SQLite is not made."""
     with pytest.raises(InvalidRecord, match="PostgreSQL"):
         AsyncSessionStore(":memory:", row_security=True)
+
+
+async def test_rows_that_are_guarded_from_now_on_are_seen_by_those_who_are_there(plain: Places):
+    """A store that was opened before goes on as it did, and its watch leaves nothing out."""
+    async with AsyncSessionStore(plain.owner) as before:
+        await before.sessions.create("s")
+        async with before.watch(kinds="message") as watch, AsyncSessionStore(plain.owner, row_security=True) as after:
+            await after.messages.append("s", role="user", content="one")
+            async with asyncio.timeout(10):
+                assert (await anext(watch)).message.content == "one"
+            assert [each.content for each in (await before.messages.list("s")).items] == ["one"]
+            await before.messages.append("s", role="user", content="two")
+            await before.sessions.ensure("s", model="m")
+            assert await after.messages.count("s") == 2
+            assert len([hit async for hit in before.search("two")]) == 1

@@ -373,6 +373,22 @@ async def test_a_frozen_server_does_not_hold_up_closing(server: OwnServer):
     assert took < 15
 
 
+async def test_a_frozen_server_holds_up_no_reader_beyond_its_deadline(server: OwnServer):
+    """Whoever gives up is let go within about a second of it, and a reader that came back to life is used again."""
+    timeouts = Timeouts(search_s=0.3, reader_wait_s=0.5)
+    async with AsyncSessionStore(server.dsn, timeouts=timeouts, limits=Limits(readers=2)) as store:
+        await store.messages.count()
+        with server.frozen():
+            began = time.monotonic()
+            with pytest.raises(SearchTimeout):
+                await store.query("SELECT 1")
+            with pytest.raises(StoreBusy):
+                await store.messages.count()
+            assert time.monotonic() - began < 4
+        assert await store.messages.count() == 0
+        assert (await store.stats()).readers_busy == 0
+
+
 # -- too slow --------------------------------------------------------------------------------------
 
 
@@ -405,7 +421,7 @@ async def test_a_query_that_takes_too_long_is_stopped_on_the_server(server: OwnS
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
             assert {type(each) for each in outcomes} == {SearchTimeout}
             assert 0.25 < time.monotonic() - began < 1.5
-            assert await running(server, "pg_sleep(30)") == 0
+            assert await running(server, "recollect_query") == 0
         assert [row.n for row in await store.query("SELECT 7 AS n")] == [7]
         assert (await store.stats()).readers_busy == 0
 
@@ -415,12 +431,12 @@ async def test_a_cancelled_query_is_stopped_on_the_server(server: OwnServer):
     async with AsyncSessionStore(server.dsn, timeouts=Timeouts(search_s=30), limits=Limits(readers=1)) as store:
         for _ in range(3):
             task = asyncio.ensure_future(store.query("SELECT pg_sleep(30)"))
-            await until(server, "pg_sleep(30)", 1)
+            await until(server, "FETCH ALL FROM recollect_query", 1)
             began = time.monotonic()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await running(server, "pg_sleep(30)") == 0
+            assert await running(server, "FETCH ALL FROM recollect_query") == 0
             assert [row.n for row in await store.query("SELECT 7 AS n")] == [7]
             assert time.monotonic() - began < 1
 

@@ -9,12 +9,15 @@ import typer
 from .. import __version__
 from . import (
     backfill,
+    check,
     copy,
     delete,
+    erase,
     events,
     export,
     learning,
     load,
+    optimize,
     prune,
     rename,
     resume,
@@ -50,6 +53,10 @@ app.command("prune")(prune.prune)
 app.command("export")(export.export)
 app.command("copy")(copy.copy)
 app.command("stats")(stats.stats)
+app.command("check")(check.check)
+app.command("repair")(check.repair)
+app.command("optimize")(optimize.optimize)
+app.command("erase")(erase.erase)
 
 
 def _print_version(wanted: bool) -> None:

@@ -56,6 +56,19 @@ class Engine(Protocol):
         """The rows of somebody's own SELECT; anything else is InvalidQuery."""
         ...
 
+    async def integrity(self) -> list[str]:
+        """What is wrong with the database's own structure; nothing: []."""
+        ...
+
+    async def tidy(self, *, vacuum: bool = False) -> None:
+        """Puts the database's own house in order; `vacuum`: writes it anew, so that nothing that was erased is left."""
+        ...
+
+    async def backup(self, path: str, progress: Callable[[int, int], object] | None, *, replace: bool = True) -> None:
+        """Writes a copy of one moment to a file, in place of one that is there if `replace`. `progress` gets bytes
+        done, and all there are."""
+        ...
+
     async def facts(self) -> dict[str, Any]:
         """What the engine knows of itself and its files."""
         ...

@@ -79,6 +79,10 @@ class FullText(Protocol):
         """Takes rows out again: with exactly the words and keys they were added with."""
         ...
 
+    def ids(self, after: int, top: int, n: int) -> Statement:
+        """The ids that are in it, behind `after` and up to `top`: the first `n`, in order; as tuples."""
+        ...
+
     def merge(self, pages: int) -> Operation[bool]:
         """One bounded step of tidying; True while there is more to do."""
         ...

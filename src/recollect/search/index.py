@@ -157,7 +157,8 @@ class Entry(NamedTuple):
     """text not indexed; in characters, where it was not even fetched"""
 
 
-def _message_entry(row: Row, most: int) -> Entry:
+def message_entry(row: Row, most: int) -> Entry:
+    """What the index has of a message."""
     text = searchable(row.content, row.tool_calls)
     beyond = max(0, (row.content_size or 0) - most) + max(0, (row.calls_size or 0) - most)
     return _entry(row.id, text, message_keys(row.session, row.user_id, row.user_late), most, beyond)
@@ -260,7 +261,7 @@ def _next_rows(after: int, top: int, most: int, n: int) -> Operation[list[tuple[
     """The next rows of both kinds, by id, each with what makes an entry of it."""
     messages = yield all(_MESSAGES, after=after, top=top, n=n, most=most)
     events = yield all(_EVENTS, after=after, top=top, n=n, most=most)
-    found = [(_message_entry, row) for row in messages]
+    found = [(message_entry, row) for row in messages]
     if not events:
         return found
     found += [(event_entry, row) for row in events]
@@ -309,7 +310,7 @@ AsEntry = Callable[[Row, int], Entry]
 
 
 def remove_entries(
-    fulltext: FullText, state: Row, rows: Sequence[Row], as_entry: AsEntry = _message_entry
+    fulltext: FullText, state: Row, rows: Sequence[Row], as_entry: AsEntry = message_entry
 ) -> Operation[None]:
     """Takes rows out of the index: those it has read, as it has read them."""
     if state.version != VERSION:
@@ -319,21 +320,22 @@ def remove_entries(
         yield fulltext.remove(found)
 
 
-def _indexed(rows: Sequence[Row], state: Row, as_entry: AsEntry = _message_entry) -> Iterator[tuple[int, str, str]]:
+def _indexed(rows: Sequence[Row], state: Row, as_entry: AsEntry = message_entry) -> Iterator[tuple[int, str, str]]:
     for row in rows:
         if row.id <= state.watermark and (entry := as_entry(row, state.row_bytes)).words:
             yield entry.id, entry.words, entry.keys
 
 
-_ENTRIES = f"{TEXT} WHERE m.id IN :ids"
+ENTRIES = f"{TEXT} WHERE m.id IN :ids"
+"""what entries of these messages are made of"""
 
 
 def reworded(
     fulltext: FullText,
     ids: Sequence[int],
     change: Operation[None],
-    texts: str = _ENTRIES,
-    as_entry: AsEntry = _message_entry,
+    texts: str = ENTRIES,
+    as_entry: AsEntry = message_entry,
 ) -> Operation[None]:
     """Runs `change`, which gives these messages (or what `texts` fetches) other words; those that are indexed
     change with it. A damaged index does not stop it: it is made anew. Raises SchemaTooNew before anything is

@@ -109,14 +109,15 @@ def live_of(key: str, but: str, within: str | None) -> Operation[tuple[bool, str
 
 def ensure(new: NewSession, deepest: int) -> Operation[Session]:
     """Makes a session, or fills in what one that is there still lacks."""
-    while not (yield from _filled(new, deepest)):
+    for is_again in (False, True):
+        if (yield from _filled(new, deepest)):
+            break
         try:
             yield from insert(new, deepest)
-        except KeyTaken:
-            raise
-        except SessionExists:  # by now: another process was faster
-            continue
-        break
+            break
+        except SessionExists as error:  # by now: another process was faster
+            if is_again or isinstance(error, KeyTaken):
+                raise
     return (yield from existing(new.id, new.within))
 
 

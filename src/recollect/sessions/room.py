@@ -99,7 +99,7 @@ class Sessions:
         return new_session(self._encoder, self._user, session_id, **fields)
 
     async def _make(self, op: Any, new: life.NewSession, *args: Any, alone: bool = True) -> Session:
-        only = new.id if alone and new.parent_id is None else None
+        only = new.id if alone and new.parent_id is None and new.key is None else None
         size = size_of(self._encoder, *new)
         return await self._access.write_any(op, new, *args, self._limits.spawn_depth, session=only, size=size)
 

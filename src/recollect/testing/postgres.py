@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -51,7 +52,7 @@ def _recollect_postgres_schema(recollect_postgres_server: str) -> Iterator[tuple
     """A schema of this process's own, and a connection that looks into it."""
     import psycopg
 
-    schema = f"recollect_test_{os.getpid()}"
+    schema = f"recollect_test_{secrets.token_hex(6)}"
     with psycopg.connect(recollect_postgres_server, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}".encode())
         connection.execute(f"SET search_path TO {schema}".encode())
@@ -86,5 +87,6 @@ def in_schema(server: str, schema: str) -> str:
     """The DSN of a schema on the server."""
     from psycopg.conninfo import conninfo_to_dict
 
-    given = {**conninfo_to_dict(server), "options": f"-c search_path={schema}"}
+    given = conninfo_to_dict(server)
+    given["options"] = f"{given.get('options') or ''} -c search_path={schema}".strip()
     return f"postgresql://?{urlencode({name: value for name, value in given.items() if value}, quote_via=quote)}"

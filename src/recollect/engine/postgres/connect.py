@@ -15,6 +15,10 @@ STUCK_S = 30.0
 """beyond the patience with locks: so long a batch may take; then its connection counts as lost"""
 
 
+class NotConnected(psycopg.OperationalError):
+    """The server cannot be reached, or lets nobody in; it may later."""
+
+
 class Server:
     """A database on a server, by its DSN."""
 
@@ -45,8 +49,11 @@ class Server:
         return given
 
     async def connect(self, *, reading: bool = False) -> Connection:
-        """A connection. Raises psycopg.Error."""
-        connection = await Connection.connect(self.dsn, **self._settings(reading))
+        """A connection. Raises NotConnected."""
+        try:
+            connection = await Connection.connect(self.dsn, **self._settings(reading))
+        except psycopg.Error as error:
+            raise NotConnected(str(error)) from error
         self.configure(connection)
         return connection
 
@@ -62,8 +69,14 @@ class Server:
         self.is_pooled = row is not None and row[0] != connection.info.backend_pid
 
 
-_DEFAULTS = {"fallback_application_name": "recollect", "tcp_user_timeout": 30_000}
-"""a network that swallows everything is found out after so many milliseconds"""
+_DEFAULTS = {
+    "fallback_application_name": "recollect",
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+}
+"""a network that swallows everything is found out after 30 s: what is sent (milliseconds), and what is waited for"""
 
 
 def _begin(durability: Durability, patience_s: float) -> tuple[Command, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import QueueFull, StoreError, again
+from ...options import Limits
 from .shard import Shard
 
 
@@ -28,11 +29,12 @@ class _Call(NamedTuple):
 
 
 class Crossing:
-    """Hands writes on to the shards. `most` calls that do not wait for room stand in line at a time."""
+    """Hands writes on to the shards. At most so many calls, and bytes, that do not wait for room
+    stand in line."""
 
-    def __init__(self, shards: Sequence[Shard], most: int) -> None:
+    def __init__(self, shards: Sequence[Shard], limits: Limits) -> None:
         self._shards = shards
-        self._most = most
+        self._limits = limits
         self._line: deque[_Call] = deque()
         self._alone: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -49,9 +51,15 @@ class Crossing:
         """The same, queued before it returns; or QueueFull."""
         if self._alone is None:
             return self._shard(session).writer.submit(op, args, session, size)
-        if len(self._line) >= self._most:
-            raise QueueFull(f"{len(self._line)} writes wait for one that may touch any session; not stored")
+        waiting = sum([call.size for call in self._line])
+        if len(self._line) >= self._limits.queue_operations or waiting + size > self._limits.queue_bytes:
+            raise QueueFull(f"{self.depth} writes ({waiting} bytes) wait for one that may touch any; not stored")
         return self._stand_in_line(op, args, session, size)
+
+    @property
+    def depth(self) -> int:
+        """Writes in line."""
+        return len(self._line)
 
     async def drain(self, timeout_s: float) -> None:
         """Returns when the line is empty, or after so long; nobody is to join it any more."""

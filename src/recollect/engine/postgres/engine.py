@@ -12,6 +12,7 @@ import psycopg
 
 from ...errors import (
     ForkedStore,
+    InvalidRecord,
     ReadOnly,
     SearchTimeout,
     StoreBusy,
@@ -76,7 +77,7 @@ class PostgresEngine:
         else:
             self._shards = [Shard(self._server, self._limits, self._committed) for _ in range(self._limits.writers)]
             self._shards[0].connection = connection
-            self._crossing = Crossing(self._shards, self._limits.queue_operations)
+            self._crossing = Crossing(self._shards, self._limits)
         self._unusable = None
         forking.opened(self)
 
@@ -203,6 +204,20 @@ class PostgresEngine:
             except TimeoutError:
                 raise SearchTimeout("the read took longer than its deadline and was stopped") from None
 
+    # -- upkeep --------------------------------------------------------------------------------
+
+    async def integrity(self) -> list[str]:
+        """Nothing: the structure is the server's, and so is its check (`pg_amcheck`)."""
+        return []
+
+    async def tidy(self, *, vacuum: bool = False) -> None:
+        """Nothing: the server does so by itself."""
+        self._check_writing()
+
+    async def backup(self, path: str, progress: Callable[[int, int], object] | None, *, replace: bool = True) -> None:
+        """Refuses: the server's own tools do that."""
+        raise InvalidRecord("a PostgreSQL database is backed up by the server's own tools: pg_dump of the schema")
+
     # -- facts ---------------------------------------------------------------------------------
 
     async def facts(self) -> dict[str, Any]:
@@ -214,13 +229,14 @@ class PostgresEngine:
             "writes": sum([writer.writes for writer in writers]),
             "batches": batches,
             "largest_batch": max([writer.largest_batch for writer in writers], default=0),
-            "queue_depth": sum([writer.depth for writer in writers]),
+            "queue_depth": sum([writer.depth for writer in writers], 0 if self.readonly else self._crossing.depth),
             "queue_high_water": max([writer.high_water for writer in writers], default=0),
             "retries": sum([writer.busy for writer in writers]),
             "commit_ms": sum([writer.commit_ms for writer in writers]) / batches if batches else 0.0,
             "readers": self._readers.opened,
             "readers_busy": self._readers.busy,
             "wal_bytes": 0,
+            "checkpoint": None,
             "database_bytes": size,
             "schema_version": newest(),
             "sqlite_version": "",

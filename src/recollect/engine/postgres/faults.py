@@ -14,6 +14,7 @@ from ...errors import (
     StoreError,
     StoreFull,
 )
+from .connect import NotConnected
 
 _BY_CLASS: dict[str, tuple[type[StoreError], str]] = {
     "53": (StoreFull, "the server has no room, or no resources; not stored"),
@@ -44,7 +45,9 @@ def translate(error: psycopg.Error) -> StoreError:
     """The error a caller gets for one of the driver's."""
     code = error.sqlstate or ""
     text = (str(error) or type(error).__name__).splitlines()[0]
-    if is_lost(error):
+    if isinstance(error, NotConnected):
+        kind, meaning = StoreBusy, "the server cannot be reached, or does not let us in; not stored"
+    elif is_lost(error):
         kind, meaning = StoreBusy, "the connection to the server was lost; not stored"
     elif _is_row_of_others(error):
         kind, meaning = InvalidRecord, "row-level security refuses a row that is not the user's; not stored"

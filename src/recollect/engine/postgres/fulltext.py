@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ..fulltext import AllOf, AnyOf, Match, Phrase, Without
-from ..operation import Operation, Statement, execute, many, one
+from ..operation import Operation, Statement, execute, many, one, tuples
 
 _PLACES = 16_000
 _SAME = 250
@@ -79,6 +79,15 @@ class PostgresFullText:
     def remove(self, rows: Sequence[tuple[int, str, str]]) -> Statement:
         """Takes rows out."""
         return many("DELETE FROM search_terms WHERE id = ?", [(id,) for id, _, _ in rows])
+
+    def ids(self, after: int, top: int, n: int) -> Statement:
+        """The rows' first parts."""
+        return tuples(
+            "SELECT id FROM search_terms WHERE part = 0 AND id > :after AND id <= :top ORDER BY id LIMIT :n",
+            after=after,
+            top=top,
+            n=n,
+        )
 
     def merge(self, pages: int) -> Operation[bool]:
         """There is nothing to merge: the server keeps the index tidy."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import psycopg
 
 from ...errors import StoreError
 from .connect import Server
-from .horizon import read_facts
+from .horizon import read_stalled
 from .pipeline import Connection
 from .readers import Readers
 
@@ -59,9 +59,12 @@ class Notices:
     async def _send(self) -> None:
         while self._unsent:
             self._unsent = False
-            with suppress(psycopg.Error, StoreError):  # they look by themselves
+            try:
                 async with self._readers.lend() as connection:
                     await connection.execute(_SEND)
+            except (psycopg.Error, StoreError):  # meanwhile they look by themselves
+                self._unsent = True
+                await asyncio.sleep(AGAIN_S)
             await asyncio.sleep(PAUSE_S)
 
     async def aclose(self) -> None:
@@ -105,7 +108,7 @@ class Notices:
 
     async def _look(self, connection: Connection) -> None:
         """Says once that watches and the search index are held up."""
-        _, _, stalled_s = await read_facts(connection)
+        stalled_s = await read_stalled(connection)
         if stalled_s < STALLED_S:
             self._complained = False
         elif not self._complained:

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 from psycopg.errors import InFailedSqlTransaction
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from ...errors import InvalidQuery, SearchTimeout, StoreBusy, StoreDamaged, WriteUnknown
@@ -21,9 +21,9 @@ from ...models import rows_of
 from ..operation import Failed, Operation, Statement, Verb, coalesces, deliverable, row_type
 from .dialect import dialect, rows_at_once
 from .faults import concerns_all, is_lost, is_race, translate
-from .horizon import CLAIMED, LAST, TAKE, horizon_of
+from .horizon import CLAIMED, LAST, MORE, TAKE, horizon_of
 from .pipeline import Command, Connection
-from .scope import narrowing
+from .scope import STORE, narrowing
 
 RACES = 8
 """times that an operation runs again because others were faster"""
@@ -39,7 +39,7 @@ def _texts(statement: Statement) -> Iterator[tuple[bytes, Sequence[Any]]]:
         for each in params:
             yield from _texts(each)
     elif verb is Verb.IDS:
-        yield TAKE, (params,)
+        yield MORE, (params,)
     elif verb is Verb.HORIZON:
         yield LAST, ()
         yield CLAIMED, ()
@@ -95,12 +95,16 @@ class Flow:
     def __init__(self, connection: Connection, *begin: Command, then: Sequence[Command] = ()) -> None:
         self._connection = connection
         self._scope = [connection.command(*narrowing(None))] if connection.guards else []
-        self._begin = [*begin, *self._scope, *then]
+        # told in any case: the rows may be guarded since the store was opened
+        self._begin = [*begin, *(self._scope or [_EVERYBODYS]), *then]
         self._frame = [*self._begin]
         """what is to come before anything else"""
         self._opening: list[Command] = []
         """what begins an operation, as long as it has sent nothing"""
         self._waiting: list[Command] = []
+        self._claimed = False
+        """whether the transaction has numbers, and what keeps the horizon below them"""
+        self._claimed_by_operation = False
         self.has_begun = False
 
     async def perform(self, statement: Statement) -> Any:
@@ -108,7 +112,7 @@ class Flow:
         with a later one."""
         if statement.verb is Verb.AS_USER and not self._connection.guards:
             return None
-        commands = [self._connection.command(text, values) for text, values in _texts(statement)]
+        commands = [self._connection.command(self._claiming(text), values) for text, values in _texts(statement)]
         if statement.verb in _SILENT:
             self._waiting += commands
             return None
@@ -117,6 +121,13 @@ class Flow:
         else:
             results = await self._send(*commands)
         return _reply(self._connection, statement, iter(results))
+
+    def _claiming(self, text: bytes) -> bytes:
+        """The first numbers come with a claim; it is lost with the operation that made it, if that is undone."""
+        if text is not MORE or self._claimed:
+            return text
+        self._claimed = self._claimed_by_operation = True
+        return TAKE
 
     async def _send(self, *commands: Command) -> list[PGresult]:
         before = [*self._frame, *self._opening, *self._waiting]
@@ -129,6 +140,7 @@ class Flow:
 
     def save(self) -> None:
         """Begins an operation."""
+        self._claimed_by_operation = False
         self._opening = [_SAVE, *self._scope]
 
     async def keep(self) -> None:
@@ -143,6 +155,7 @@ class Flow:
     def drop(self) -> None:
         """Undoes it."""
         self._waiting = []
+        self._claimed &= not self._claimed_by_operation
         if not self._opening:
             self._frame += [_DROP, _KEEP]
         self._opening = []
@@ -162,12 +175,13 @@ class Flow:
         """Undoes the transaction; what comes then is another."""
         self._forget()
         self._frame = [*self._begin]
+        self._claimed = False
         self.has_begun = False
         await _undo(self._connection)
 
 
 _SAVE, _KEEP, _DROP = Command(b"SAVEPOINT op"), Command(b"RELEASE op"), Command(b"ROLLBACK TO op")
-_COMMIT = Command(b"COMMIT")
+_COMMIT, _EVERYBODYS = Command(b"COMMIT"), Command(STORE)
 _SILENT = (Verb.LOCK, Verb.MANY, Verb.AS_USER)
 """they give nothing back"""
 
@@ -307,15 +321,20 @@ async def run_read(connection: Connection, op: Callable[..., Operation[Any]], *a
         await _undo(connection)
 
 
+_CURSOR = "DECLARE recollect_query NO SCROLL CURSOR FOR "
+_FETCH = Command(b"FETCH ALL FROM recollect_query")
+
+
 async def run_query(connection: Connection, sql: str, params: dict[str, Any]) -> list[QueryRow]:
-    """Somebody's own SELECT. As it travels, it can only be one statement; in a transaction that only reads."""
+    """Somebody's own SELECT, in a transaction that only reads. As it travels it can only be one statement, and only a
+    query can have a cursor: others are refused before they do anything."""
     try:
+        if "\0" in sql:
+            raise InvalidQuery("the SQL has a NUL in it")
         text, names = dialect(sql)
-        query = connection.command(text.encode(), [_value(params[name]) for name in names])
-        scope = [connection.command(*narrowing(None))] if connection.guards else []
-        *_, result = await connection.send([_QUERY, *scope, query], keep=False)
-        if result.status != ExecStatus.TUPLES_OK:
-            raise InvalidQuery("the SQL gives no rows: only a SELECT is a query")
+        query = connection.command((_CURSOR + text).encode(), [_value(params[name]) for name in names])
+        scope = connection.command(*narrowing(None)) if connection.guards else _EVERYBODYS
+        *_, result = await connection.send([_QUERY, scope, query, _FETCH], keep=False)
         return rows_of(columns_of(result), connection.rows(result))
     except KeyError as error:
         raise InvalidQuery(f"no value was given for :{error.args[0]}") from None
@@ -323,6 +342,8 @@ async def run_query(connection: Connection, sql: str, params: dict[str, Any]) ->
         raise InvalidQuery(f"the SQL cannot be sent: {error}") from None
     except psycopg.Error as error:
         ours = translate(error)
+        if is_lost(error):
+            raise  # it is done again
         if isinstance(ours, SearchTimeout | StoreBusy | StoreDamaged):
             raise ours from error
         raise InvalidQuery(f"PostgreSQL: {error}") from error

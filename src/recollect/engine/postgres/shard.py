@@ -54,7 +54,7 @@ class Shard:
             try:
                 return await self._attempt(jobs, list(sessions), deadline)
             except psycopg.Error as error:
-                if not may_be_tried_again(error) or asyncio.get_running_loop().time() > deadline:
+                if not may_be_tried_again(error) or asyncio.get_running_loop().time() + AGAIN_S > deadline:
                     raise translate(error) from error
                 if is_lost(error):
                     await asyncio.sleep(AGAIN_S)
@@ -74,14 +74,17 @@ class Shard:
             self._scope = None
 
     async def _open(self, deadline: float) -> Connection:
-        if self.connection is None or self.connection.closed:
+        if self.connection is not None and self.connection.closed:
+            self.connection = None  # and with it what was undecided: that was told
+        if self.connection is None:
             async with asyncio.timeout_at(deadline):
                 self.connection = await self._server.connect()
         return self.connection
 
     async def _abandon(self) -> None:
-        if self.connection is not None:
-            await self.connection.close()
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            await connection.close()
 
     async def aclose(self, timeout_s: float) -> None:
         """Writes what is queued, for at most so long, then closes."""

@@ -28,6 +28,7 @@ from .. import forking
 from ..fulltext import FullText
 from ..operation import Operation
 from ..writer import Group, Lane, Writer
+from .backup import Work, attended, back_up
 from .connect import MEMORY, Connector
 from .faults import is_busy, is_of_driver, is_sticky, translate
 from .fulltext import FULLTEXT
@@ -37,6 +38,7 @@ from .migrate import newest
 from .readers import Readers
 from .run import Request, run_batch, run_query, run_read
 from .thread import ThreadedConnection, connect
+from .upkeep import read_integrity, tidy
 
 log = logging.getLogger("recollect")
 
@@ -68,6 +70,7 @@ class SqliteEngine:
         self._give_up: Callable[[StoreError], None] = _nothing
         self._connection: ThreadedConnection | None = None
         self._requests: dict[asyncio.Future[Any], Request] = {}
+        self._checkpoint: tuple[int, int, int] | None = None
         self.on_commit: list[Callable[[], None]] = []
 
     def _guarded(self) -> GuardedFile:
@@ -276,6 +279,33 @@ class SqliteEngine:
             hop.add_done_callback(_retrieve)
             raise
 
+    # -- upkeep --------------------------------------------------------------------------------
+
+    async def integrity(self) -> list[str]:
+        """What is wrong with the file's structure; the reader that looks holds a snapshot as long as it takes."""
+        return await self._hop(read_integrity, self._request(None))
+
+    async def tidy(self, *, vacuum: bool = False) -> None:
+        """Tidies between two batches: statistics, an empty log; `vacuum` writes the file anew, and holds writing up."""
+        self._check_writing()
+        connection = self._connection
+        assert connection is not None
+        self._checkpoint = await asyncio.shield(connection.submit(self._tidied, vacuum))
+
+    def _tidied(self, connection: sqlite3.Connection, vacuum: bool) -> tuple[int, int, int]:
+        with self._file.held():
+            return tidy(connection, vacuum)
+
+    async def backup(self, path: str, progress: Callable[[int, int], object] | None, *, replace: bool = True) -> None:
+        """Writes a copy of one moment to a file; see `backup.py`."""
+        self._check()
+        request, closed = self._request(None), lambda: self._unusable is not None
+        work = Work(path, request, closed, progress, connector=self._connector, replace=replace)
+        task = asyncio.ensure_future(back_up(self._file, self._connection, work))
+        self._requests[task] = request
+        task.add_done_callback(self._requests.pop)
+        await attended(task, work)
+
     # -- facts ---------------------------------------------------------------------------------
 
     async def facts(self) -> dict[str, Any]:
@@ -293,6 +323,7 @@ class SqliteEngine:
             "readers": self._readers.opened,
             "readers_busy": self._readers.busy,
             "wal_bytes": wal_bytes,
+            "checkpoint": self._checkpoint,
             "database_bytes": database_bytes,
             "schema_version": newest(),
             "sqlite_version": version,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..fulltext import AllOf, AnyOf, Match, Phrase
-from ..operation import Operation, Statement, execute, lock, many, one
+from ..operation import Operation, Statement, execute, lock, many, one, tuples
 
 _CREATE = """
 CREATE VIRTUAL TABLE IF NOT EXISTS search_index USING fts5(content, keys, content='',
@@ -54,6 +54,15 @@ class SqliteFullText:
     def remove(self, rows: Sequence[tuple[int, str, str]]) -> Statement:
         """Takes rows out."""
         return many("INSERT INTO search_index (search_index, rowid, content, keys) VALUES ('delete', ?, ?, ?)", rows)
+
+    def ids(self, after: int, top: int, n: int) -> Statement:
+        """What the sizes are kept of."""
+        return tuples(
+            "SELECT id FROM search_index_docsize WHERE id > :after AND id <= :top ORDER BY id LIMIT :n",
+            after=after,
+            top=top,
+            n=n,
+        )
 
     def merge(self, pages: int) -> Operation[bool]:
         """Merges segments for about `pages` pages; a negative number starts a merge of all of them."""

@@ -1,27 +1,29 @@
-"""Checking a store: what is kept beside the rows, against the rows; a page of sessions at a time."""
+"""What is kept of sessions beside their rows, against the rows: compared, and set right; a page at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from .encoding import json_value
-from .engine.operation import Operation, Row, all, one, tuples
-from .messages.prepare import calls_in
-from .messages.shift import read_preview
-from .messages.transcript import ACTIVE
-from .reports import Problem
+from ..encoding import json_value
+from ..engine.operation import Operation, Row, all, execute, lock, one, tuples
+from ..messages.prepare import calls_in
+from ..messages.shift import read_preview
+from ..messages.transcript import ACTIVE
+from ..reports import Problem
 
 PAGE = 50
 """sessions checked in one snapshot"""
 
 
 class Checked(NamedTuple):
-    """A page: how many sessions it had, the number of the last (None: there was none), what was wrong."""
+    """A page: how many sessions it had, the number of the last (None: there was none), what was wrong, and by session
+    what its columns must be."""
 
     sessions: int
     last: int | None
     problems: list[Problem]
+    mends: list[tuple[int, dict[str, Any]]]
 
 
 _KEPT = """
@@ -53,29 +55,53 @@ def check_page(after: int) -> Operation[Checked]:
     """The sessions behind the number `after`: counters against sums, and parents that are there."""
     rows = yield all(_KEPT, after=after, n=PAGE)
     if not rows:
-        return Checked(0, None, [])
+        return Checked(0, None, [], [])
     numbers = [row.session for row in rows]
     messages = {row.session: row for row in (yield all(_MESSAGES, sessions=numbers))}
     ledger = {row.session: row for row in (yield all(_LEDGER, sessions=numbers))}
-    problems: list[Problem] = []
+    page = Checked(len(rows), numbers[-1], [], [])
     for row in rows:
         found = yield from _derived(row, messages.get(row.session), ledger.get(row.session))
-        problems += _differences(row, found)
+        wrong = {name: value for name, value in found.items() if getattr(row, name) != value}
+        page.problems.extend(_differences(row, wrong))
         if row.parent is not None and row.parent_id is None:
-            problems.append(Problem("parent", row.id, "its parent is not there"))
-    return Checked(len(rows), numbers[-1], problems)
+            page.problems.append(Problem("parent", row.id, "its parent is not there"))
+            wrong["parent"] = None
+        if wrong:
+            page.mends.append((row.session, wrong))
+    return page
+
+
+def mend_page(after: int) -> Operation[Checked]:
+    """The same, and sets right what differs; a parent that is not there is forgotten."""
+    ids = yield tuples(
+        "SELECT id FROM sessions WHERE id IS NOT NULL AND session > :after ORDER BY session LIMIT :n",
+        after=after,
+        n=PAGE,
+    )
+    yield lock(*sorted(id for (id,) in ids))
+    page = yield from check_page(after)
+    for session, values in page.mends:
+        columns = "".join(f"{name} = :{name}, " for name in values)
+        yield execute(
+            f"UPDATE sessions SET {columns}revision = revision + 1 WHERE session = :session",
+            session=session,
+            **values,
+        )
+    return page
 
 
 def _derived(row: Row, messages: Row | None, ledger: Row | None) -> Operation[dict[str, Any]]:
     """What the counters must be."""
     calls = sum(calls_in(json_value(text)) for text in (yield from _calls(row.session)))
     preview = yield from read_preview(row.session)
+    active = max(row.last_active_at, (messages.newest if messages else None) or row.last_active_at)
     return {
         "message_count": messages.active if messages else 0,
         "tool_call_count": calls,
         "preview": preview,
-        "activity": row.last_active_at // 1000,
-        "last_active_at": max(row.last_active_at, (messages.newest if messages else None) or row.last_active_at),
+        "activity": active // 1000,
+        "last_active_at": active,
         "next_seq": max(row.next_seq, messages.last_seq + 1 if messages else 1),
         **{name: getattr(ledger, name) if ledger else 0 for name in _TOKENS},
         **{name: getattr(ledger, name) if ledger else None for name in _COSTS},
@@ -90,11 +116,9 @@ def _calls(session: int) -> Operation[list[str]]:
     return [text for (text,) in rows]
 
 
-def _differences(row: Row, derived: dict[str, Any]) -> Iterator[Problem]:
-    for name, value in derived.items():
-        kept = getattr(row, name)
-        if kept != value:
-            yield Problem("counter", row.id, f"{name} is {kept!r}, its rows say {value!r}")
+def _differences(row: Row, wrong: dict[str, Any]) -> Iterator[Problem]:
+    for name, value in wrong.items():
+        yield Problem("counter", row.id, f"{name} is {getattr(row, name)!r}, its rows say {value!r}")
 
 
 _ORPHANS = {
@@ -103,6 +127,10 @@ _ORPHANS = {
     "usage": "SELECT COUNT(*) AS n FROM usage_rounds o LEFT JOIN sessions s ON s.session = o.session"
     " WHERE s.session IS NULL",
     "compactions": "SELECT COUNT(*) AS n FROM compactions o LEFT JOIN sessions s ON s.session = o.session"
+    " WHERE s.session IS NULL",
+    "texts of sessions": "SELECT COUNT(*) AS n FROM session_texts o LEFT JOIN sessions s ON s.session = o.session"
+    " WHERE s.session IS NULL",
+    "leases": "SELECT COUNT(*) AS n FROM leases o LEFT JOIN sessions s ON s.session = o.session"
     " WHERE s.session IS NULL",
 }
 
@@ -113,5 +141,5 @@ def check_orphans() -> Operation[Sequence[Problem]]:
     for name, sql in _ORPHANS.items():
         row = yield one(sql)
         if row.n:
-            problems.append(Problem("orphans", None, f"{row.n} {name} belong to no session"))
+            problems.append(Problem("orphans", None, f"{row.n} rows ({name}) belong to no session"))
     return problems

@@ -1,0 +1,1 @@
+"""What keeps a store in order: checks and what they set right, backups, tidying, erasing for good."""
