@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
@@ -18,11 +19,17 @@ from .errors import InvalidRecord, ReadOnly, StoreFull
 COMPANIONS = ("-wal", "-shm", "-journal")
 """what SQLite keeps beside a database, by the ends of the names"""
 
+PREFIX = ".recollect-backup-"
+
+STALE_S = 6 * 3600
+"""age at which a file that never took its place was left by a crash: it is written to until it is verified"""
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def place_of(path: str) -> str:
-    """The file that a path leads to, links followed. Raises InvalidRecord where there cannot be one."""
+    """The file that a path leads to, links followed. Raises InvalidRecord where there cannot be one, ReadOnly where it
+    may not be written."""
     try:
         place = os.path.realpath(os.path.expanduser(path))
     except ValueError as error:
@@ -30,14 +37,26 @@ def place_of(path: str) -> str:
     try:
         found = os.stat(place)
     except FileNotFoundError:
-        if os.path.isdir(os.path.dirname(place)):
-            return place
-        raise InvalidRecord(f"there is no folder for {path}; nothing was written") from None
+        return _new(place)
     except OSError as error:
         raise refusal(error, path) from error
     if not stat.S_ISREG(found.st_mode):
         raise InvalidRecord(f"{path} is not a file; nothing was written")
+    _may_write(place, place)
+    return _new(place)
+
+
+def _new(place: str) -> str:
+    folder = os.path.dirname(place)
+    if not os.path.isdir(folder):
+        raise InvalidRecord(f"there is no folder {folder}; nothing was written")
+    _may_write(folder, place)
     return place
+
+
+def _may_write(path: str, place: str) -> None:
+    if not os.access(path, os.W_OK):
+        raise ReadOnly(f"{place} cannot be written: there is no leave to write {path}; nothing was changed")
 
 
 def is_one_of(place: str, others: list[str]) -> bool:
@@ -55,7 +74,9 @@ def _is_same(one: str, other: str) -> bool:
 @contextmanager
 def beside(place: str) -> Generator[str]:
     """A new file beside the place, readable for its owner alone. What is left of it in the end is removed."""
-    name = os.path.join(os.path.dirname(place), f".recollect-{secrets.token_hex(8)}")
+    folder = os.path.dirname(place)
+    _remove_left(folder)
+    name = os.path.join(folder, PREFIX + secrets.token_hex(8))
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with _told(place):
         os.close(os.open(name, flags, 0o600))
@@ -65,6 +86,14 @@ def beside(place: str) -> Generator[str]:
         for each in (name, *[name + end for end in COMPANIONS]):
             with suppress(OSError):
                 os.unlink(each)
+
+
+def _remove_left(folder: str) -> None:
+    """Removes what a crash left: nobody has written to it for long."""
+    with suppress(OSError), os.scandir(folder) as found:
+        for each in found:
+            if each.name.startswith(PREFIX) and each.stat(follow_symlinks=False).st_mtime < time.time() - STALE_S:
+                os.unlink(each.path)
 
 
 def flush(path: str, place: str) -> None:

@@ -167,7 +167,7 @@ def test_a_long_token_is_not_shown_whole() -> None:
 def test_long_texts_take_bounded_time(filler: str, query: str) -> None:
     """A megabyte costs milliseconds, wherever the match is."""
     text = filler * (1_000_000 // len(filler)) + " needle"
-    began = time.perf_counter()
+    began = time.thread_time()
     line = cut(text, query)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
     assert query != "needle" or line.endswith(">>>needle<<<")

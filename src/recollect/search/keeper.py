@@ -14,7 +14,17 @@ from typing import Any
 from ..engine import Engine
 from ..engine.fulltext import IndexDamaged
 from ..engine.writer import Lane
-from ..errors import NotAStore, ReadOnly, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreReplaced, again
+from ..errors import (
+    NotAStore,
+    ReadOnly,
+    StoreBusy,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreReplaced,
+    WriteUnknown,
+    again,
+)
 from ..options import Limits
 from .erase import erase_chunk, purge_step, read_work
 from .index import (
@@ -135,6 +145,9 @@ class Keeper:
                 await self._recover(error)
             except (StoreClosed, *_FOR_GOOD) as error:
                 self._stop(error)
+            except WriteUnknown:  # done or not, doing it again is harmless: nobody who waits needs to know
+                await asyncio.sleep(BUSY_PAUSE_S)
+                self._noticed.set()
             except StoreError as error:
                 await self._wait_out(error)
             except Exception as error:

@@ -32,8 +32,9 @@ from .lockfile import LockFile
 from .run import Request
 from .thread import ThreadedConnection, connect
 
-PAGES = 256
-"""pages copied between two looks at whether to go on: a few milliseconds"""
+PAGES = 1_024
+"""pages copied between two looks at whether to go on: a few milliseconds. At each look this thread has to wait for
+the interpreter, which a busy loop holds as long."""
 
 TICK_S = 0.02
 """how often the loop passes on that it is to stop, and tells how far it is"""
@@ -186,7 +187,7 @@ def _translated(work: Work, place: str) -> Generator[None]:
             raise
         ours = translate(error)
         kind = StoreDamaged if isinstance(ours, IndexDamaged) else type(ours)
-        raise kind(f"no backup at {place}: {ours}") from error
+        raise kind(f"nothing was written to {place}: {ours}") from error
 
 
 # -- the copy --------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ def _verify(new: str, version: int, work: Work) -> None:
         work.check()
         check_identity(copy, "the copy")
         if wrong := list(_wrong(copy, version)):
-            raise StoreDamaged(f"the copy is not sound, and so the store may not be; no backup: {'; '.join(wrong)}")
+            raise StoreDamaged(f"the copy is not sound, so what was copied is damaged; not kept: {'; '.join(wrong)}")
     finally:
         work.busy = None
         copy.close()
