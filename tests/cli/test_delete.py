@@ -67,7 +67,7 @@ def test_a_terminal_is_asked(in_terminal: Run, recollect: Run) -> None:
         ran = in_terminal("delete", "chat-1", answer=answer)
         assert ran.status == 1
         assert "Delete session chat-1, 3 messages and 2 sessions that it spawned? [y/N]:" in ran.out
-        assert "nothing was deleted" in ran.out
+        assert "nothing was done" in ran.out
     assert "chat-1" in left(recollect)
     ran = in_terminal("delete", "chat-1", answer="y\n")
     assert ran.status == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,23 @@ async def test_an_index_of_an_older_segmenter_is_made_anew(path: Path):
         await store.flush(index=True)
         assert [hit.seq async for hit in store.search("word")] == [1]
         assert (await store.query("SELECT COUNT(*) AS n FROM search_index_docsize"))[0].n == 1
+
+
+@pytest.mark.parametrize("newest", [False, True], ids=["sqlite3", "pysqlite3"])
+async def test_a_damaged_index_is_no_damaged_file(path: Path, tmp_path: Path, newest: bool):
+    """Whatever SQLite says of it, which from 3.44 on it does: it is repaired, and does not keep from a backup."""
+    connect = pytest.importorskip("pysqlite3").connect if newest else sqlite3.connect
+    async with AsyncSessionStore(path, connect=connect) as store:
+        await store.sessions.create("s")
+        await store.messages.append_many("s", [{"role": "user", "content": f"word w{n}"} for n in range(ROWS)])
+        await store.flush(index=True)
+        with closing(connect(path, isolation_level=None)) as outside:
+            outside.execute("UPDATE search_index_data SET block = substr(block, 1, 3) WHERE id > 10")
+        assert {problem.kind for problem in (await store.check()).problems} <= {"index"}
+        await store.backup(tmp_path / "copy.db")
+        assert (await store.repair()).is_sound
+        assert (await store.check()).is_sound
+    async with AsyncSessionStore(tmp_path / "copy.db", connect=connect) as copy:
+        await copy.repair()
+        await copy.flush(index=True)
+        assert len([hit async for hit in copy.search("word", limit=None)]) == ROWS

@@ -9,6 +9,7 @@ import typer
 from .. import __version__
 from . import (
     backfill,
+    backup,
     check,
     copy,
     delete,
@@ -20,6 +21,7 @@ from . import (
     optimize,
     prune,
     rename,
+    restore,
     resume,
     search,
     sessions,
@@ -52,6 +54,8 @@ app.command("delete")(delete.delete)
 app.command("prune")(prune.prune)
 app.command("export")(export.export)
 app.command("copy")(copy.copy)
+app.command("backup")(backup.backup)
+app.command("restore")(restore.restore)
 app.command("stats")(stats.stats)
 app.command("check")(check.check)
 app.command("repair")(check.repair)

@@ -27,5 +27,5 @@ def ask(question: str) -> None:
         typer.echo(err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not agreed:
-        typer.echo("nothing was deleted", err=True)
+        typer.echo("nothing was done", err=True)
         raise typer.Exit(REFUSED)

@@ -31,6 +31,7 @@ from .guarded import GuardedFile
 from .lockfile import LockFile
 from .run import Request
 from .thread import ThreadedConnection, connect
+from .upkeep import structural_faults
 
 PAGES = 1_024
 """pages copied between two looks at whether to go on: a few milliseconds. At each look this thread has to wait for
@@ -245,8 +246,8 @@ def _wrong(copy: sqlite3.Connection, version: int) -> Generator[str]:
     copy.execute("PRAGMA cell_size_check=ON")
     if (found := copy.execute("PRAGMA user_version").fetchone()[0]) != version:
         yield f"its schema is {found}, not {version}"
-    if (rows := copy.execute("PRAGMA integrity_check(10)").fetchall()) != [("ok",)]:
-        yield from [row[0] for row in rows]
+    if found := structural_faults(copy):
+        yield from found
     elif row := copy.execute("PRAGMA foreign_key_check").fetchone():
         yield f"a row of {row[0]} refers to one of {row[2]} that is not there"
 
