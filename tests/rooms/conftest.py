@@ -1,8 +1,9 @@
 """The behaviour of the rooms is tested on every engine: what `store`, `memory` and `path` are, changes from one to the
 next. What concerns SQLite alone says so, see `engines.py`.
 
-By default all cases of a test run on its home engine, which its fixtures name; and of what has most SQL of its own
-(`BY_DEFAULT`), the first case on PostgreSQL too. The rest runs with `-m matrix`.
+By default all cases of a test run on its home engine, which its fixtures name; the first case of one that is at home
+everywhere (`any_store`) on disk too; and of what has most SQL of its own (`BY_DEFAULT`), the first on PostgreSQL. The
+rest runs with `-m matrix`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from recollect import AsyncSessionStore
 from recollect.sessions import room
 from recollect.testing.engines import ENGINES, Target
 
-HOMES = {"path": ["disk"], "store": ["disk"], "memory": ["memory"], "any_store": ["memory", "disk"]}
+HOMES = {"path": ["disk"], "store": ["disk"], "memory": ["memory"], "any_store": ["memory"]}
 """by the fixture that a test asks for, itself or through others; the first of them counts"""
 
 BY_DEFAULT = {
@@ -33,16 +34,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what is left out by default, before it is left out."""
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for item in items:
         engine = item.callspec.params.get("recollect_target") if hasattr(item, "callspec") else None
         if not isinstance(item, pytest.Function) or engine is None or engine in homes(item):
             continue
         function = item.nodeid.partition("[")[0]
-        if engine == "postgres" and item.path.stem in BY_DEFAULT and function not in seen:
-            seen.add(function)
+        if (function, engine) not in seen and _is_wanted(item, engine):
+            seen.add((function, engine))
         else:
             item.add_marker(pytest.mark.matrix)
+
+
+def _is_wanted(item: pytest.Function, engine: str) -> bool:
+    if engine == "postgres":
+        return item.path.stem in BY_DEFAULT
+    return homes(item) == HOMES["any_store"] and "any_store" in item.fixturenames
 
 
 def homes(item: pytest.Function) -> list[str]:
