@@ -137,7 +137,9 @@ async def stored(store: AsyncSessionStore) -> dict[tuple[str, str], list[Message
 
 
 @pytest.mark.parametrize(
-    "fault", [kill_a_backend, crash, restart, kill_the_postmaster], ids=lambda fault: fault.__name__
+    "fault",
+    [kill_a_backend, crash, *(pytest.param(each, marks=pytest.mark.slow) for each in (restart, kill_the_postmaster))],
+    ids=lambda fault: fault.__name__,
 )
 async def test_a_server_that_crashes_under_load_loses_nothing(
     server: OwnServer, fault: Callable[[OwnServer], None], eventually
