@@ -138,3 +138,18 @@ async def test_a_damaged_index_is_no_damaged_file(path: Path, tmp_path: Path, ne
         await copy.repair()
         await copy.flush(index=True)
         assert len([hit async for hit in copy.search("word", limit=None)]) == ROWS
+
+
+@pytest.mark.parametrize(
+    "statements", [DAMAGE["pages cut"], DAMAGE["index dropped"]], ids=["pages cut", "index dropped"]
+)
+async def test_damage_keeps_from_no_upkeep(indexed: AsyncSessionStore, path: Path, statements: list[str]):
+    """Tidying and erasing go on, and the index is made anew."""
+    damage(path, statements)
+    await indexed.optimize()
+    await indexed.flush(index=True)
+    damage(path, ["DELETE FROM search_index_config"])
+    assert (await indexed.erase(session_id="s")).sessions == ("s",)
+    assert [row.n for row in await indexed.query("SELECT COUNT(*) AS n FROM messages")] == [0]
+    await indexed.flush(index=True)
+    assert (await indexed.check()).is_sound

@@ -81,7 +81,13 @@ class Maintenance:
         return Report(sessions, tuple(orphans), (*wrong, *index))
 
     async def _mend(self, op: Callable[..., Any], *args: Any) -> Any:
-        return await self._engine.write(op, *args, lane=Lane.BACKGROUND)
+        """A piece of work, in the background; if the index turns out to be damaged, it is made anew, and does not
+        keep from it."""
+        try:
+            return await self._engine.write(op, *args, lane=Lane.BACKGROUND)
+        except IndexDamaged:
+            await self._engine.write(condemn, lane=Lane.BACKGROUND)
+            return await self._engine.write(op, *args, lane=Lane.BACKGROUND)
 
     async def _structure(self) -> tuple[Problem, ...]:
         try:
@@ -145,7 +151,7 @@ class Maintenance:
             raise InvalidRecord(f"budget_s must be at least 0, not {budget_s!r}")
         loop = asyncio.get_running_loop()
         end = loop.time() + budget_s
-        while await self._engine.write(merge, self._engine.fulltext, MERGE_PAGES, lane=Lane.BACKGROUND):
+        while await self._mend(merge, self._engine.fulltext, MERGE_PAGES):
             if loop.time() >= end:
                 return False
         await self._engine.tidy()
@@ -185,12 +191,18 @@ class Maintenance:
 
     async def _erase_deleted(self) -> None:
         """What the keeper does now and then, at once."""
-        begun: int | None = None
         while True:
             _, work = await self._engine.read(read_work)
             if work.erasing:
                 await self._mend(erase_chunk, self._engine.fulltext)
-            elif work.purging or begun is not None:
-                begun = await self._mend(purge_step, self._engine.fulltext, MERGE_PAGES, begun)
+            elif work.purging:
+                await self._purge()
             else:
                 return
+
+    async def _purge(self) -> None:
+        begun = await self._mend(purge_step, self._engine.fulltext, MERGE_PAGES, None)
+        if begun is None:  # the index is being made anew, without what was erased
+            await self._caught_up()
+        while begun is not None:
+            begun = await self._mend(purge_step, self._engine.fulltext, MERGE_PAGES, begun)

@@ -360,5 +360,7 @@ def _restore_entries(fulltext: FullText, state: Row, rows: Sequence[Row], as_ent
 
 
 def merge(fulltext: FullText, pages: int) -> Operation[Any]:
-    """One bounded step of tidying; True while there is more."""
+    """One bounded step of tidying; True while there is more. One that is being made anew needs none."""
+    if (yield from read_state()).version != VERSION:
+        return False
     return (yield from fulltext.merge(pages))
