@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -104,7 +105,10 @@ CALLS: dict[str, Callable[[AsyncSessionStore], Awaitable[Any]]] = {
     "totals": lambda s: s.usage.totals(), "search": lambda s: _all(s.search("word")),
     "relevance": lambda s: _all(s.search("word", order="newest")), "query": lambda s: s.query("SELECT 1"),
     "flush": lambda s: s.flush(index=True), "stats": lambda s: s.stats(), "delete": lambda s: s.sessions.delete("t"),
-    "open": lambda s: s.open(),
+    "open": lambda s: s.open(), "check": lambda s: s.check(), "repair": lambda s: s.repair(),
+    "optimize": lambda s: s.optimize(), "erase": lambda s: s.erase(session_id="t"),
+    "vacuum": lambda s: s.erase(session_id="t", vacuum=True), "backup": lambda s: s.backup(f"{s._engine.name}.copy"),
+    "event": lambda s: s.events.record({"kind": "noted"}), "export": lambda s: _all(s.sessions.export_all()),
 }  # fmt: skip
 
 
@@ -150,3 +154,27 @@ async def test_another_store_in_the_process_does_not_let_go_of_them(store: Async
             assert await other.sessions.count() == 1
         assert locks(path) == held
     await store.messages.append("s", role="user")
+
+
+VISITOR = """
+import sqlite3, sys
+connection = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+print(connection.execute("SELECT COUNT(*) FROM messages").fetchone()[0], flush=True)
+connection.close()
+"""
+
+
+def visit(path: Path) -> str:
+    """What a process sees that opens the file, reads, and closes it again."""
+    command = [sys.executable, "-c", VISITOR, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+
+
+async def test_a_visitor_takes_nothing_away(store: AsyncSessionStore, path: Path):
+    """It closes the file as the last that it knows of: the log stays ours."""
+    await store.sessions.create("s")
+    for n in range(3):
+        await store.messages.append("s", role="user", content="word")
+        assert int(await asyncio.to_thread(visit, path)) == n + 1
+    assert await store.messages.count("s") == 3
+    assert (await store.check()).is_sound
