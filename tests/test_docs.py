@@ -130,3 +130,11 @@ def _columns(table: str):
     from recollect.operations import all
 
     return (yield all("SELECT name FROM pragma_table_info(:name)", name=table))
+
+
+def test_every_promise_has_its_test():
+    """Each that is named as showing one is there."""
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/reliability.md").read_text("utf-8"))
+    assert len(named) > 30
+    for file, test in named:
+        assert not test or f"def {test}(" in (ROOT / file).read_text("utf-8"), f"{file}::{test}"
