@@ -119,7 +119,8 @@ class Problem(msgspec.Struct, frozen=True):
     """Something that a check found wrong."""
 
     kind: str
-    """`structure`: the file itself, restore a backup; `orphans`: rows whose session is not there; `parent`, `counter`,
+    """`structure`: the file itself, restore a backup; `orphans`: rows whose session is not there;
+    `content`: a row that cannot be read as what it is; `parent`, `counter`,
     `index`: what is kept beside the rows, which `repair` sets right"""
     session_id: str | None
     what: str

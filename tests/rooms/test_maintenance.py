@@ -6,10 +6,11 @@ import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from recollect import AsyncSessionStore, InvalidRecord, ReadOnly, Report
+from recollect import AsyncSessionStore, InvalidRecord, ReadOnly, Report, SchemaTooNew, StoreBusy, Timeouts
 from recollect.engine.operation import execute
 from recollect.search import compare
 
@@ -287,6 +288,79 @@ async def test_no_byte_is_left_in_the_files(filled: AsyncSessionStore, path: Pat
     await filled.erase(session_id="s", vacuum=vacuum)
     assert not any(mark in file.read_bytes() for file in files)
     assert (await filled.check()).is_sound
+
+
+@ON_FILES
+async def test_what_somebody_still_reads_is_not_called_erased(filled: AsyncSessionStore, path: Path):
+    """StoreBusy while a reader of another process keeps the log; when it is gone, it is done."""
+    filled._timeouts = Timeouts(busy_s=0.3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT COUNT(*) FROM messages").fetchone()
+        with pytest.raises(StoreBusy, match="still in the write-ahead log"):
+            await filled.erase(session_id="s")
+        assert not await filled.optimize()
+    await filled.erase(session_id="s")
+    assert not any(b"w17" in file.read_bytes() for file in (path, path.with_name(path.name + "-wal")))
+
+
+async def test_an_erasure_ends_though_others_delete_all_the_time(filled: AsyncSessionStore):
+    """It waits for its own rows, and for no others'."""
+    done = asyncio.Event()
+
+    async def delete() -> None:
+        while not done.is_set():
+            short = await filled.sessions.create()
+            await filled.messages.append(short.id, role="user", content=f"for a moment {short.id}")
+            await filled.sessions.delete(short.id)
+
+    deleting = [asyncio.create_task(delete()) for _ in range(2)]
+    async with asyncio.timeout(10):
+        assert set((await filled.erase(session_id="s")).sessions) == {"s", "child"}
+    done.set()
+    await asyncio.gather(*deleting)
+
+
+async def test_an_index_of_a_newer_recollect_is_left_to_it(filled: AsyncSessionStore):
+    """SchemaTooNew, and nothing is deleted."""
+    await filled.write(_do, "UPDATE index_state SET version = version + 1")
+    with pytest.raises(SchemaTooNew):
+        await filled.erase(session_id="s")
+    assert await filled.sessions.get("s") is not None
+
+
+@pytest.mark.parametrize("user", ["", "x\0y", 5, ["u"]])
+async def test_what_is_no_user_is_refused(filled: AsyncSessionStore, user: Any):
+    """An empty variable of a script is no user who has nothing."""
+    with pytest.raises(InvalidRecord, match="user_id"):
+        await filled.erase(user_id=user)
+
+
+async def test_a_repair_ends_though_sessions_come_all_the_time(filled: AsyncSessionStore):
+    """It looks at those that were there."""
+    done = asyncio.Event()
+
+    async def create() -> None:
+        while not done.is_set():
+            await filled.sessions.create()
+
+    creating = [asyncio.create_task(create()) for _ in range(4)]
+    async with asyncio.timeout(10):
+        report = await filled.repair()
+        assert report.is_sound
+    done.set()
+    await asyncio.gather(*creating)
+
+
+async def test_what_cannot_be_read_is_told_and_the_rest_looked_at(filled: AsyncSessionStore):
+    """A message's tool calls are no JSON; another session's counter is mended all the same."""
+    await filled.messages.append("child", role="assistant", tool_calls=[{"id": "1"}])
+    await filled.write(_do, "UPDATE messages SET tool_calls = '[{' WHERE tool_calls IS NOT NULL")
+    await filled.write(_do, "UPDATE sessions SET message_count = 55 WHERE id = 's'")
+    assert ("content", "child") in kinds(await filled.check())
+    assert ("counter", "s") in kinds(await filled.check())
+    await filled.repair()
+    assert ("counter", "s") not in kinds(await filled.check())
 
 
 async def test_nobody_waits_for_an_erasure(filled: AsyncSessionStore):

@@ -19,6 +19,7 @@ from .screen import console, counted, write_fields, write_json
 
 _ADVICE = {
     "structure": "the file itself is damaged: restore a backup, or save what can be read with `recollect copy`",
+    "content": "part of a message is not what was stored: a backup may have it",
     "orphans": "nothing tells where these rows belong; they are left as they are",
     "parent": "`recollect repair` forgets the parent",
     "counter": "`recollect repair` counts anew",

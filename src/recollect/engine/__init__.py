@@ -60,8 +60,9 @@ class Engine(Protocol):
         """What is wrong with the database's own structure; nothing: []."""
         ...
 
-    async def tidy(self, *, vacuum: bool = False) -> None:
-        """Puts the database's own house in order; `vacuum`: writes it anew, so that nothing that was erased is left."""
+    async def tidy(self, *, vacuum: bool = False) -> bool:
+        """Puts the database's own house in order; `vacuum`: writes it anew, so that nothing that was erased is left.
+        Whether it could be done: somebody who reads may keep it from that."""
         ...
 
     async def backup(self, path: str, progress: Callable[[int, int], object] | None, *, replace: bool = True) -> None:

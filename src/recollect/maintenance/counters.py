@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ..encoding import json_value
 from ..engine.operation import Operation, Row, all, execute, lock, one, tuples
 from ..messages.prepare import calls_in
@@ -51,6 +53,12 @@ _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_to
 _COSTS = ("estimated_cost", "actual_cost")
 
 
+def last_session() -> Operation[int]:
+    """The number of the newest session: those that come while one looks are left out."""
+    row = yield one("SELECT MAX(session) AS session FROM sessions")
+    return row.session or 0
+
+
 def check_page(after: int) -> Operation[Checked]:
     """The sessions behind the number `after`: counters against sums, and parents that are there."""
     rows = yield all(_KEPT, after=after, n=PAGE)
@@ -64,6 +72,8 @@ def check_page(after: int) -> Operation[Checked]:
         found = yield from _derived(row, messages.get(row.session), ledger.get(row.session))
         wrong = {name: value for name, value in found.items() if getattr(row, name) != value}
         page.problems.extend(_differences(row, wrong))
+        if "tool_call_count" not in found:
+            page.problems.append(Problem("content", row.id, "the tool calls of a message are no JSON"))
         if row.parent is not None and row.parent_id is None:
             page.problems.append(Problem("parent", row.id, "its parent is not there"))
             wrong["parent"] = None
@@ -93,12 +103,12 @@ def mend_page(after: int) -> Operation[Checked]:
 
 def _derived(row: Row, messages: Row | None, ledger: Row | None) -> Operation[dict[str, Any]]:
     """What the counters must be."""
-    calls = sum(calls_in(json_value(text)) for text in (yield from _calls(row.session)))
+    counted = _counted((yield from _calls(row.session)))
     preview = yield from read_preview(row.session)
     active = max(row.last_active_at, (messages.newest if messages else None) or row.last_active_at)
     return {
         "message_count": messages.active if messages else 0,
-        "tool_call_count": calls,
+        **counted,
         "preview": preview,
         "activity": active // 1000,
         "last_active_at": active,
@@ -114,6 +124,14 @@ def _calls(session: int) -> Operation[list[str]]:
         session=session,
     )
     return [text for (text,) in rows]
+
+
+def _counted(texts: Sequence[str]) -> dict[str, int]:
+    """How many calls these are; nothing, if that cannot be told."""
+    try:
+        return {"tool_call_count": sum(calls_in(json_value(text)) for text in texts)}
+    except msgspec.DecodeError:
+        return {}
 
 
 def _differences(row: Row, wrong: dict[str, Any]) -> Iterator[Problem]:

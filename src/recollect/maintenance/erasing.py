@@ -1,9 +1,9 @@
-"""What a user has, found by pages and erased."""
+"""What a user has, found by pages and erased; how far erasing is."""
 
 from __future__ import annotations
 
 from ..engine.fulltext import FullText
-from ..engine.operation import Operation, tuples
+from ..engine.operation import Operation, Row, one, tuples
 from ..search.erase import ERASED_AT_ONCE, erase_events
 
 
@@ -25,3 +25,20 @@ def erase_events_of(fulltext: FullText, user_id: str) -> Operation[int]:
     if rows:
         yield from erase_events(fulltext, [id for (id,) in rows])
     return len(rows)
+
+
+def last_gone() -> Operation[int]:
+    """The number of the last deleted session that waits to be erased; 0: there is none."""
+    row = yield one("SELECT MAX(session) AS session FROM sessions WHERE id IS NULL")
+    return row.session or 0
+
+
+def is_waiting(top: int) -> Operation[bool]:
+    """Whether a deleted session up to that number waits to be erased."""
+    row = yield one("SELECT 1 AS n FROM sessions WHERE id IS NULL AND session <= :top LIMIT 1", top=top)
+    return row is not None
+
+
+def read_purged() -> Operation[Row]:
+    """How many rows were ever taken out of the index, of how many the words are out of its pages, its version."""
+    return (yield one("SELECT erased, purged, version FROM index_state"))

@@ -10,21 +10,26 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from ..encoding import Encoder
 from ..engine import Engine
 from ..engine.fulltext import IndexDamaged
 from ..engine.writer import Lane
-from ..errors import InvalidRecord, StoreDamaged
+from ..errors import InvalidRecord, StoreBusy, StoreDamaged
+from ..options import Timeouts
 from ..reports import Erased, Problem, Report
 from ..search.compare import Compared, compare_page
-from ..search.erase import erase_chunk, purge_step, read_work
-from ..search.index import condemn, merge, read_lag
+from ..search.erase import erase_chunk, purge_step
+from ..search.index import VERSION, condemn, merge, read_lag, too_new
 from ..search.keeper import Keeper
 from ..sessions.room import Sessions
-from .counters import Checked, check_orphans, check_page, mend_page
-from .erasing import erase_events_of, sessions_of
+from .counters import Checked, check_orphans, check_page, last_session, mend_page
+from .erasing import erase_events_of, is_waiting, last_gone, read_purged, sessions_of
 
 MERGE_PAGES = 64
 """pages of the index merged in one turn: about 2 ms"""
+
+AGAIN_S = 0.1
+"""between attempts to empty the log"""
 
 _NAMED = 20
 """rows of the index named in a problem, at most"""
@@ -38,6 +43,8 @@ class Maintenance:
 
     sessions: Sessions
     _engine: Engine
+    _encoder: Encoder
+    _timeouts: Timeouts
 
     _keeper: Keeper | None = None
 
@@ -101,7 +108,8 @@ class Maintenance:
     ) -> tuple[int, list[Problem]]:
         problems: list[Problem] = []
         sessions, last = 0, 0
-        while last is not None:
+        top = await self._engine.read(last_session)
+        while last is not None and last < top:
             page: Checked = await run(op, last)
             sessions, last = sessions + page.sessions, page.last
             problems += page.problems
@@ -114,8 +122,9 @@ class Maintenance:
         phantom: list[int] = []
         lost: list[int] = []
         last: int | None = 0
+        top = (await self._engine.read(read_lag)).watermark
         try:
-            while last is not None:
+            while last is not None and last < top:
                 page: Compared = await self._engine.read(compare_page, self._engine.fulltext, last)
                 last = page.last
                 missing += page.missing
@@ -154,15 +163,15 @@ class Maintenance:
         while await self._mend(merge, self._engine.fulltext, MERGE_PAGES):
             if loop.time() >= end:
                 return False
-        await self._engine.tidy()
-        return True
+        return await self._engine.tidy()
 
     # -- for good ------------------------------------------------------------------------------
 
     async def erase(self, *, session_id: str | None = None, user_id: str | None = None, vacuum: bool = False) -> Erased:
         """Deletes a session, as `sessions.delete` does with what it spawned; or all of a user: his sessions and his
         events. Returns when their rows, and their words in the search index, are erased, overwritten and out of the
-        write-ahead log; in chunks, while others go on. Repeat what was cut off.
+        write-ahead log; in chunks, while others go on. Repeat what was cut off. Raises StoreBusy if somebody reads
+        what was before for longer than `Timeouts.busy_s`: it is erased then, but still in the log; SchemaTooNew.
 
         SQLite may leave parts of erased rows in gaps of pages that it rearranged: with `vacuum` the file is written
         anew, which holds up writing (seconds for each gigabyte). Backups, exports and other files are not reached;
@@ -170,13 +179,16 @@ class Maintenance:
         """
         if (session_id is None) == (user_id is None):
             raise InvalidRecord("erase takes a session_id or a user_id")
+        lag = await self._engine.read(read_lag)
+        if lag.is_newer:
+            raise too_new(lag.version)
         gone, events = [], 0
         if session_id is not None:
             gone = await self.sessions.delete(session_id)
         elif user_id is not None:
-            gone, events = await self._erase_user(user_id)
+            gone, events = await self._erase_user(self._encoder.identifier(user_id, "user_id"))
         await self._erase_deleted()
-        await self._engine.tidy(vacuum=vacuum)
+        await self._empty_log(vacuum)
         return Erased(tuple(gone), events)
 
     async def _erase_user(self, user_id: str) -> tuple[list[str], int]:
@@ -190,19 +202,24 @@ class Maintenance:
         return gone, events
 
     async def _erase_deleted(self) -> None:
-        """What the keeper does now and then, at once."""
-        while True:
-            _, work = await self._engine.read(read_work)
-            if work.erasing:
-                await self._mend(erase_chunk, self._engine.fulltext)
-            elif work.purging:
-                await self._purge()
-            else:
-                return
-
-    async def _purge(self) -> None:
-        begun = await self._mend(purge_step, self._engine.fulltext, MERGE_PAGES, None)
-        if begun is None:  # the index is being made anew, without what was erased
-            await self._caught_up()
-        while begun is not None:
+        """What the keeper does now and then, at once; not what others delete meanwhile."""
+        top = await self._engine.read(last_gone)
+        while await self._engine.read(is_waiting, top):
+            await self._mend(erase_chunk, self._engine.fulltext)
+        state = await self._engine.read(read_purged)
+        goal, begun = state.erased, None
+        while state.purged < goal:
             begun = await self._mend(purge_step, self._engine.fulltext, MERGE_PAGES, begun)
+            if begun is None and state.version != VERSION:  # the index is made anew, without what was erased
+                await self._caught_up()
+            state = await self._engine.read(read_purged)
+
+    async def _empty_log(self, vacuum: bool) -> None:
+        end = asyncio.get_running_loop().time() + self._timeouts.busy_s
+        while not await self._engine.tidy(vacuum=vacuum):
+            if asyncio.get_running_loop().time() >= end:
+                raise StoreBusy(
+                    "it is erased, but still in the write-ahead log, for somebody reads there: call it again"
+                )
+            vacuum = False
+            await asyncio.sleep(AGAIN_S)

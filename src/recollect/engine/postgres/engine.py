@@ -210,9 +210,10 @@ class PostgresEngine:
         """Nothing: the structure is the server's, and so is its check (`pg_amcheck`)."""
         return []
 
-    async def tidy(self, *, vacuum: bool = False) -> None:
+    async def tidy(self, *, vacuum: bool = False) -> bool:
         """Nothing: the server does so by itself."""
         self._check_writing()
+        return True
 
     async def backup(self, path: str, progress: Callable[[int, int], object] | None, *, replace: bool = True) -> None:
         """Refuses: the server's own tools do that."""

@@ -285,12 +285,15 @@ class SqliteEngine:
         """What is wrong with the file's structure; the reader that looks holds a snapshot as long as it takes."""
         return await self._hop(read_integrity, self._request(None))
 
-    async def tidy(self, *, vacuum: bool = False) -> None:
-        """Tidies between two batches: statistics, an empty log; `vacuum` writes the file anew, and holds writing up."""
+    async def tidy(self, *, vacuum: bool = False) -> bool:
+        """Tidies between two batches: statistics, an empty log; `vacuum` writes the file anew, and holds writing up.
+        Whether the log is empty: it is not as long as somebody reads what was before."""
         self._check_writing()
         connection = self._connection
         assert connection is not None
-        self._checkpoint = await asyncio.shield(connection.submit(self._tidied, vacuum))
+        busy, log, moved = await asyncio.shield(connection.submit(self._tidied, vacuum))
+        self._checkpoint = busy, log, moved
+        return not busy
 
     def _tidied(self, connection: sqlite3.Connection, vacuum: bool) -> tuple[int, int, int]:
         with self._file.held():
