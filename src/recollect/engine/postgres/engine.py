@@ -29,7 +29,7 @@ from ..operation import Operation
 from ..writer import Lane
 from .connect import Server
 from .crossing import Crossing
-from .faults import is_lost, translate
+from .faults import is_undone, may_be_tried_again, translate
 from .fulltext import FULLTEXT, GUARDED
 from .horizon import read_facts
 from .migrate import migrate, newest
@@ -102,7 +102,14 @@ class PostgresEngine:
 
     async def _guard(self, connection: Connection) -> None:
         """Finds out whether rows are guarded, or makes it so."""
-        self.guards_rows = await guard(connection, asked=self._row_security, readonly=self.readonly)
+        patience = self._loop.time() + self._timeouts.busy_s
+        while True:
+            try:
+                self.guards_rows = await guard(connection, asked=self._row_security, readonly=self.readonly)
+                break
+            except psycopg.Error as error:  # others were at the tables
+                if not is_undone(error) or self._loop.time() > patience:
+                    raise
         self.fulltext = GUARDED if self.guards_rows else FULLTEXT
         self._server.guards_rows = self.guards_rows
         self._server.configure(connection)
@@ -184,14 +191,14 @@ class PostgresEngine:
         return await self._hop(run_query, deadline_s, sql, params)
 
     async def _hop(self, run: Callable[..., Awaitable[Any]], deadline_s: float | None, *args: Any) -> Any:
-        """A read, done again if its connection was lost: it does no harm."""
+        """A read, done again if its connection was lost, or it was broken off for another's sake: it does no harm."""
         self._check()
         patience = self._loop.time() + self._timeouts.busy_s
         while True:
             try:
                 return await self._read(run, deadline_s, *args)
             except psycopg.Error as error:
-                if not is_lost(error) or self._loop.time() > patience:
+                if not may_be_tried_again(error) or self._loop.time() > patience:
                     raise translate(error) from error
             await asyncio.sleep(AGAIN_S)
             self._check()  # closed meanwhile

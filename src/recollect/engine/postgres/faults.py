@@ -49,6 +49,8 @@ def translate(error: psycopg.Error) -> StoreError:
         kind, meaning = StoreBusy, "the server cannot be reached, or does not let us in; not stored"
     elif is_lost(error):
         kind, meaning = StoreBusy, "the connection to the server was lost; not stored"
+    elif is_undone(error):
+        kind, meaning = StoreBusy, "others were at the same rows or tables for too long; not stored"
     elif _is_row_of_others(error):
         kind, meaning = InvalidRecord, "row-level security refuses a row that is not the user's; not stored"
     else:
@@ -70,9 +72,14 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and error.sqlstate is None
 
 
+def is_undone(error: BaseException) -> bool:
+    """Whether the whole transaction was undone for another's sake."""
+    return isinstance(error, _AGAIN)
+
+
 def may_be_tried_again(error: BaseException) -> bool:
-    """Whether the whole transaction was undone for another's sake, or never came to the server."""
-    return isinstance(error, _AGAIN) or is_lost(error)
+    """The same, or it never came to the server."""
+    return is_undone(error) or is_lost(error)
 
 
 def concerns_all(error: BaseException) -> bool:
